@@ -1,0 +1,51 @@
+# fisherbook: `make book` on a fresh checkout does everything; `make help` says what else there is.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.fisherbook-installed
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+PORT ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book published test serve lint bench clean notebooks
+
+help: ## explain these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Everything is installed in $(VENV); VENV=path takes another place, PYTHON=python3.x another Python (3.11 or newer)."
+	@echo "  What was computed stays in .store and is never computed again; FISHERBOOK_STORE=path takes another place."
+
+setup: $(INSTALLED) ## install the tested versions of everything into a virtual environment
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: name one with PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+book: setup ## train, measure, execute the notebooks and build the site (quick parameters): _build/html/index.html
+	$(BIN)/fisherbook build --profile quick
+
+published: setup ## the same with the published parameters: hours where results are not there yet, and resumable
+	$(BIN)/fisherbook build --profile published
+
+test: setup ## run the tests and every notebook; the site is tested if it was built
+	$(BIN)/python -m pytest
+
+serve: setup ## show the built site at http://localhost:8000 (PORT=n for another port)
+	$(BIN)/python -m http.server --directory _build/html --bind 127.0.0.1 $(PORT)
+
+lint: setup ## check style and types of names, and count the package's lines of code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python tests/count_lines.py
+
+bench: setup ## time the measurement and the training against their baselines
+	$(BIN)/python tests/bench.py
+
+notebooks: setup ## make the notebooks ready to commit: no output but the verdicts of the last `make book`
+	$(BIN)/python tests/commit_notebooks.py
+
+clean: ## remove the built site and caches, but neither the environment nor the store
+	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis
+	find fisherbook tests book -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,22 @@
+"""Fisher information about the angle of a rotated face, in networks that report it."""
+
+from . import curves, figures, findings
+from .activity import Activity, record
+from .angles import Density, grid, tabulated, uniform, von_mises
+from .experiment import measure, measure_increments, sweep
+from .faces import Faces, load_faces
+from .fisher import calibration, intervals, sampling
+from .fisher.calibration import plan_faces
+from .fisher.estimate import ESTIMATORS, FewFaces, estimate
+from .losses import LOSSES
+from .networks import NONLINEARITIES, READOUTS, Network
+from .results import open_results
+from .stimulus import ROTATIONS, Stimulus
+from .training import Ensemble, Stage, train
+
+__all__ = [
+    "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "Activity", "Density", "Ensemble", "Faces",
+    "FewFaces", "Network", "Stage", "Stimulus", "calibration", "curves", "estimate", "figures", "findings", "grid",
+    "intervals", "load_faces", "measure", "measure_increments", "open_results", "plan_faces", "record", "sampling",
+    "sweep", "tabulated", "train", "uniform", "von_mises",
+]  # fmt: skip

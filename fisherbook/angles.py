@@ -1,0 +1,163 @@
+"""The circle: half-open grids, wrapping, circular moments, and densities that sample and evaluate.
+
+Angles are in radians on [-pi, pi); positive angles turn counter-clockwise.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import i0e
+
+from . import checks
+
+Angles = TypeVar("Angles")  # an array, a tensor or a number
+FULL_CIRCLE = (-np.pi, np.pi)
+_CELLS = 1 << 14  # of the table that inverts a cumulative distribution; 4e-4 rad on the full circle
+
+
+def grid(n: int) -> NDArray[np.float64]:
+    """Return `n` equally spaced angles on [-pi, pi): -pi is in, pi is not."""
+    n = checks.whole_number("angles", n)
+    return -np.pi + 2 * np.pi * np.arange(n) / n
+
+
+def as_angles(angles: int | ArrayLike) -> NDArray[np.float64]:
+    """Return a grid for a number of angles, or the given angles as a one-dimensional float64 array."""
+    if np.ndim(angles) == 0 and float(angles).is_integer():
+        return grid(int(angles))
+    angles = np.atleast_1d(np.asarray(angles, np.float64))
+    checks.shape("angles", angles.shape, "angle")
+    if not np.isfinite(angles).all():
+        raise ValueError("angles must be finite numbers in radians")
+    return angles
+
+
+def wrap(angles: Angles) -> Angles:
+    """Wrap angles (rad; numpy array, torch tensor or number) to [-pi, pi)."""
+    return (angles + np.pi) % (2 * np.pi) - np.pi
+
+
+def circular_mean(angles: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
+    """Return the direction of the mean resultant vector, in rad."""
+    return np.angle(np.exp(1j * np.asarray(angles)).mean(axis))
+
+
+def resultant_length(angles: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
+    """Return the length of the mean resultant vector: 1 when all angles agree, 0 when they are balanced."""
+    return np.abs(np.exp(1j * np.asarray(angles)).mean(axis))
+
+
+@dataclass(frozen=True)
+class Density:
+    """A probability density of the angle on the circle.
+
+    Made by `uniform`, `von_mises` or `tabulated`; a plain value that can be compared, hashed and stored.
+
+    Attributes
+    ----------
+    kind : str
+        ``"uniform"``, ``"von_mises"`` or ``"tabulated"``.
+    parameters : tuple of float
+        ``(low, high)``, ``(loc, kappa)``, or the values at `grid(len(parameters))`.
+    """
+
+    kind: str
+    parameters: tuple[float, ...]
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The arc (low, high) in rad outside which the density is zero; `FULL_CIRCLE` where it is nowhere zero."""
+        if self.kind == "uniform":
+            return self.parameters
+        if self.kind == "tabulated" and 0.0 in self.parameters:
+            return _tabulated_support(self.parameters)
+        return FULL_CIRCLE
+
+    def contains(self, angles: ArrayLike) -> NDArray[np.bool_]:
+        """Say for each angle (rad) whether it lies on the support."""
+        low, high = self.support
+        return (
+            (np.asarray(angles) - low) % (2 * np.pi) <= high - low
+            if high - low < 2 * np.pi
+            else (np.ones(np.shape(angles), bool))
+        )
+
+    def pdf(self, angles: ArrayLike) -> NDArray[np.float64]:
+        """Return the density in rad⁻¹ at `angles` (rad, any shape)."""
+        angles = np.asarray(angles, np.float64)
+        if self.kind == "uniform":
+            low, high = self.parameters
+            return np.where(self.contains(angles), 1 / (high - low), 0.0)
+        if self.kind == "von_mises":
+            loc, kappa = self.parameters
+            # exp(kappa cos) / (2 pi I0(kappa)), with the exponentially scaled I0 so that no kappa overflows
+            return np.exp(kappa * (np.cos(angles - loc) - 1)) / (2 * np.pi * i0e(kappa))
+        n = len(self.parameters)
+        values = np.append(self.parameters, self.parameters[0])
+        return np.interp((angles + np.pi) % (2 * np.pi), np.linspace(0, 2 * np.pi, n + 1), values)
+
+    def sample(self, uniforms: ArrayLike) -> NDArray[np.float64]:
+        """Turn uniform draws on [0, 1) into angles (rad), by inverting the cumulative distribution.
+
+        One draw makes one angle, so that two densities given the same draws give comparable angles.
+        """
+        edges, cumulative = _inversion_table(self)
+        return wrap(np.interp(uniforms, cumulative, edges))
+
+
+def uniform(low: float = -np.pi, high: float = np.pi) -> Density:
+    """Return the uniform density on the arc from `low` to `high` (rad), by default the whole circle."""
+    low, high = float(low), float(high)
+    if not 0 < high - low <= 2 * np.pi + 1e-12:
+        raise ValueError(f"uniform needs low < high at most one turn apart, not low={low:g} and high={high:g}")
+    return Density("uniform", (low, high))
+
+
+def von_mises(loc: float = 0.0, kappa: float = 1.0) -> Density:
+    """Return the von Mises density with mean direction `loc` (rad) and concentration `kappa` (at least 0)."""
+    if not 0 <= kappa < np.inf:
+        raise ValueError(f"kappa must be a finite number of at least 0, not {kappa!r}")
+    return Density("von_mises", (float(wrap(float(loc))), float(kappa)))
+
+
+def tabulated(values: ArrayLike) -> Density:
+    """Return the density that interpolates `values` linearly, in the order of `grid(len(values))`.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        Non-negative numbers proportional to the density at the n grid angles; they are normalised here.
+    """
+    values = np.asarray(values, np.float64)
+    checks.shape("values", values.shape, "angle")
+    if len(values) < 3 or not np.isfinite(values).all() or (values < 0).any() or not values.any():
+        raise ValueError("values must be at least 3 finite, non-negative numbers that are not all zero")
+    return Density("tabulated", tuple((values / (values.mean() * 2 * np.pi)).tolist()))
+
+
+def _tabulated_support(values: tuple[float, ...]) -> tuple[float, float]:
+    # The longest run of zeros, seen on the circle, is what the support leaves out.
+    n = len(values)
+    positive = np.flatnonzero(values)
+    gaps = np.diff(np.append(positive, positive[0] + n))
+    widest = int(gaps.argmax())
+    if gaps[widest] < 2:
+        return FULL_CIRCLE
+    first, last = positive[(widest + 1) % len(positive)], positive[widest]
+    low, high = first - 1, last + 1 + (n if last < first else 0)
+    if high - low >= n:
+        return FULL_CIRCLE
+    return tuple((-np.pi + 2 * np.pi * np.array([low, high]) / n).tolist())
+
+
+@lru_cache(maxsize=256)
+def _inversion_table(density: Density) -> tuple[NDArray, NDArray]:
+    edges = np.linspace(*density.support, _CELLS + 1)
+    inside = edges.copy()
+    inside[[0, -1]] += np.array([1, -1]) * 1e-9  # the two ends belong to the support
+    heights = density.pdf(inside)
+    cumulative = np.concatenate([[0.0], np.cumsum((heights[1:] + heights[:-1]) / 2)])
+    return edges, cumulative / cumulative[-1]

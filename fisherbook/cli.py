@@ -1,0 +1,39 @@
+"""The ``fisherbook`` command: arguments in, a sentence out; what it does is in `fisherbook.publish`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fisherbook import publish
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 1 if a notebook or the site fails, 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(options.action(options))
+        return 0
+    except KeyboardInterrupt:
+        failure, code = "interrupted; what was computed until now is kept", 130
+    except RuntimeError as error:
+        failure, code = error, 1
+    except (ValueError, OSError) as error:
+        failure, code = error, 2
+    print(f"fisherbook: {failure}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("fisherbook", description="Rerun the book, or one of its notebooks.")
+    actions = parser.add_subparsers(required=True, metavar="list | run | build")
+    profile = argparse.ArgumentParser(add_help=False)
+    profile.add_argument("--profile", default="quick", help=f"{', '.join(publish.PROFILES)} (default: quick)")
+    listing = actions.add_parser("list", help="name the notebooks and their parameters")
+    listing.set_defaults(action=lambda _: publish.describe())
+    run = actions.add_parser("run", parents=[profile], help="execute one notebook, on a page of its own")
+    run.add_argument("notebook", help="its name, such as roughness")
+    run.add_argument("-p", dest="settings", action="append", default=[], metavar="name=value")
+    run.set_defaults(action=lambda o: publish.rerun(o.notebook, o.settings, o.profile))
+    build = actions.add_parser("build", parents=[profile], help="execute what has changed and build the site")
+    build.set_defaults(action=lambda o: publish.build(o.profile))
+    return parser

@@ -1,0 +1,264 @@
+"""Train, record, estimate, store: one call from a curriculum to a labelled dataset, and sweeps over conditions."""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from . import angles as circle
+from . import checks, curves, results
+from .activity import Activity, as_bytes, record
+from .fisher.estimate import ESTIMATORS, estimate
+from .networks import READOUTS, Network
+from .stimulus import Stimulus
+from .store import Store, default_store, digest, source_digest
+from .training import INITIAL, Ensemble, Stage, choose_device, train
+
+_MODULES = (
+    "angles", "derivative", "stimulus", "networks", "losses", "training", "activity", "fisher.covariance",
+    "fisher.kernels", "fisher.circular", "fisher.classifiers", "fisher.arrays", "fisher.estimate", "curves",
+    "results", "experiment",
+)  # fmt: skip
+_ORDER = ("stage", "replicate", "split", "layer", "estimator", "angle", "step")
+
+
+def measure(
+    stimulus: Stimulus,
+    network: Network,
+    stages: Sequence[Stage],
+    replicates: int | Sequence[int] = 8,
+    angles: int | ArrayLike = 360,
+    estimators: Sequence[str] = ("tangent",),
+    splits: Sequence[str] = ("train", "test"),
+    layers: Sequence[str] = ("output",),
+    delta: float = 0.05,
+    seed: int = 0,
+    device: str = "auto",
+    memory: str | int = "1 GiB",
+    store: Store | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Train an ensemble, and measure the Fisher information about the angle after every stage.
+
+    The untrained network is measured too, as stage ``initial``. Whatever of this the store has is not computed again:
+    weights by replicate and stage, and measurements by replicate and stage.
+
+    Parameters
+    ----------
+    stimulus : Stimulus
+    network : Network
+    stages : sequence of Stage
+    replicates : int or sequence of int
+        That many, numbered from 0, or these.
+    angles : int or array_like
+        That many on the half-open circle, or angles in rad, rising on [-pi, pi).
+    estimators : sequence of str
+        Of `ESTIMATORS`.
+    splits : sequence of str
+        Splits of the faces to measure with.
+    layers : sequence of str
+        Of ``network.layers``.
+    delta : float
+        Step in rad of the estimators that compare two angles.
+    seed : int
+    device : str
+        ``"auto"`` takes a GPU where there is one.
+    memory : str or int
+        Bound on the activity held at once, such as ``"1 GiB"``.
+    store : Store, optional
+        By default `default_store()`.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Dataset
+        ``fisher_information`` and ``standard_error`` (rad⁻²; stage, replicate, split, layer, estimator, angle),
+        ``n_faces`` (split), ``bias``, ``rmse`` (rad) and ``encoded_density`` (rad⁻¹) of the reported angle (stage,
+        replicate, split, angle), ``stimulus_density`` (rad⁻¹; stage, angle) and ``training_loss`` (replicate, step).
+        A replicate whose training failed is missing (NaN); with a readout that cannot report every angle, so is the
+        information outside the support of the stage's density.
+    """
+    began = time.monotonic()
+    what = _What(circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), delta)
+    what.check(stimulus, network)
+    store, device, memory = store or default_store(), choose_device(device), as_bytes(memory)
+    ensemble = train(stimulus, network, stages, replicates, seed, device, store=store, progress=progress)
+    sound = [int(r) for r in ensemble.replicate if r not in ensemble.failures]
+    if not sound:
+        raise RuntimeError("no replicate was trained to its end; try a lower learning_rate or a clip on the gradient")
+    made_by = [stimulus.digest, source_digest(*_MODULES)]
+    parts = {}
+    for stage in tqdm(ensemble.weights, desc="measuring", disable=not progress, leave=False):
+        keys = [digest([key, what, made_by]) for key in ensemble.select(sound).keys[stage]]
+        compute = functools.partial(
+            _measure_stage, what, ensemble, stimulus, stage, dict(zip(keys, sound, strict=True)), memory
+        )
+        found = store.fill("measurements", keys, compute, results.save, results.load, ".nc")
+        part = _along("replicate", dict(zip(sound, (found[key] for key in keys), strict=True)))
+        parts[stage] = _on_support(part, ensemble, stage)
+    measured = _along("stage", parts).reindex(replicate=ensemble.replicate).merge(_training_loss(ensemble))
+    n_faces = [len(stimulus.faces.split(split)) for split in splits]
+    density = _stimulus_density(ensemble, what.angles)
+    measured = measured.assign(stimulus_density=density, n_faces=("split", n_faces))
+    parameters = vars(what) | {
+        "angles": what.angles.tolist(), "network": network, "stages": list(stages), "rotation": stimulus.rotation,
+        "replicates": ensemble.replicate.tolist(),
+    }  # fmt: skip
+    source = {"source": stimulus.faces.source, "digest": stimulus.digest}
+    measured.attrs = results.provenance(
+        "Fisher information about the angle", parameters, seed=seed, data=source, modules=_MODULES, device=device,
+        wall_time=time.monotonic() - began,
+    )  # fmt: skip
+    return results.validate(results.label(measured.transpose(*_ORDER)))
+
+
+def measure_increments(
+    activity: Activity,
+    lags: Sequence[float],
+    parts: Mapping[str, ArrayLike] | None = None,
+    delta: float | None = None,
+    store: Store | None = None,
+) -> xr.DataArray:
+    """Return `curves.increments` of a recorded ensemble, from the store where it was computed before.
+
+    Parameters
+    ----------
+    activity : Activity
+        Of an ensemble, at the base angles.
+    lags, parts, delta
+        As in `curves.increments`.
+    store : Store, optional
+        By default `default_store()`.
+    """
+    parts = {} if parts is None else {name: np.asarray(chosen) for name, chosen in parts.items()}
+    key = digest([activity.key, activity.angles, list(lags), parts, delta, source_digest(*_MODULES)])
+
+    def compute(_missing: list[str]) -> Iterator[tuple[str, xr.Dataset]]:
+        found = curves.increments(activity, lags, parts, delta).rename("increment")
+        found.attrs = {"units": "1", "long_name": "increment of half the logarithm of Fisher information"}
+        found["lag"].attrs = {"units": "rad", "long_name": "lag Δ"}
+        found["part"].attrs = {"units": "1", "long_name": "set of faces"}
+        yield key, results.label(found.to_dataset())
+
+    return (
+        (store or default_store()).fill("increments", [key], compute, results.save, results.load, ".nc")[key].increment
+    )
+
+
+def sweep(condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence[Any]]) -> xr.Dataset:
+    """Call `condition` with every combination of the grid's values, and return one dataset with a dimension per key.
+
+    Parameters
+    ----------
+    condition : callable
+        Takes the grid's keys as keywords and returns a Dataset; its results should agree in their other dimensions.
+    grid : mapping of str to sequence
+        Values are numbers or text: they become the new dimensions' coordinates.
+    """
+    if not grid or not all(len(values) for values in grid.values()):
+        raise ValueError("grid must name at least one parameter, each with at least one value")
+    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    found = [condition(**c) for c in tqdm(combinations, desc="sweep", leave=False)]
+    for key, values in reversed(list(grid.items())):  # the last key varies fastest
+        found = [
+            _along(key, dict(zip(values, found[k : k + len(values)], strict=True)))
+            for k in range(0, len(found), len(values))
+        ]
+    both = found[0]
+    for key in grid:
+        both[key].attrs = {"units": "1", "long_name": key} | both[key].attrs
+    return results.validate(both)
+
+
+@dataclass(frozen=True)
+class _What:
+    """What is measured, the same for every stage and replicate."""
+
+    angles: NDArray[np.float64]
+    estimators: tuple[str, ...]
+    splits: tuple[str, ...]
+    layers: tuple[str, ...]
+    delta: float
+
+    def check(self, stimulus: Stimulus, network: Network) -> None:
+        at = self.angles
+        if (np.diff(at) <= 0).any() or at[0] < -np.pi or at[-1] >= np.pi:
+            raise ValueError("angles must rise on [-pi, pi), each once")
+        checks.number("delta", self.delta, above=0)
+        allowed = {"estimators": ESTIMATORS, "splits": stimulus.faces.splits, "layers": network.layers}
+        for argument, names in allowed.items():
+            for name in getattr(self, argument):
+                checks.one_of(argument, name, names)
+
+
+def _measure_stage(
+    what: _What, ensemble: Ensemble, stimulus: Stimulus, stage: str, replicate_of: dict[str, int], memory: int,
+    missing: list[str],
+) -> Iterator[tuple[str, xr.Dataset]]:  # fmt: skip
+    """Measure the replicates whose keys are missing together, and yield one dataset for each."""
+    chosen = ensemble.select([replicate_of[key] for key in missing])
+    by_split = {}
+    for split in what.splits:
+        by_layer = {}
+        for layer in what.layers:
+            # only the output has an estimate to decode; elsewhere that estimator's values are missing
+            names = [n for n in what.estimators if layer == "output" or ESTIMATORS[n].needs != "estimates"]
+            activity = record(chosen, stimulus, what.angles, split, stage, layer, memory)
+            found = estimate(activity, estimator=names, delta=what.delta).drop_vars("n_faces")
+            by_layer[layer] = found.reindex(estimator=list(what.estimators))
+        output = record(chosen, stimulus, what.angles, split, stage, memory=memory)
+        by_split[split] = _along("layer", by_layer).assign(_behaviour(output))
+    measured = results.label(_along("split", by_split))
+    yield from ((key, measured.sel(replicate=replicate_of[key], drop=True)) for key in missing)
+
+
+def _along(dimension: str, datasets: Mapping[Any, xr.Dataset]) -> xr.Dataset:
+    """Join datasets that agree in all else along a new dimension, whose coordinate the keys are."""
+    how = {"data_vars": "all", "coords": "minimal", "join": "exact", "compat": "equals"}
+    where = xr.Variable(dimension, list(datasets))
+    return xr.concat(datasets.values(), where, combine_attrs="drop_conflicts", **how)
+
+
+def _on_support(measured: xr.Dataset, ensemble: Ensemble, stage: str) -> xr.Dataset:
+    """Leave out angles that the readout was never taught to report."""
+    if READOUTS[ensemble.network.readout].full_circle:
+        return measured
+    taught = [s.density for s in ensemble.stages if stage in (INITIAL, s.name)]
+    inside = np.any([density.contains(measured.angle.values) for density in taught], 0)
+    return measured.where(xr.DataArray(inside, dims="angle"))
+
+
+def _training_loss(ensemble: Ensemble) -> xr.Dataset:
+    loss = torch.cat(list(ensemble.training_loss.values()), 1).numpy()
+    names = np.repeat([s.name for s in ensemble.stages], [s.steps for s in ensemble.stages])
+    return xr.Dataset(
+        {"training_loss": (("replicate", "step"), loss)},
+        {"step": np.arange(loss.shape[1]), "stage_of_step": ("step", names)},
+    )
+
+
+def _stimulus_density(ensemble: Ensemble, angles: ArrayLike) -> tuple:
+    trained = [stage.density.pdf(angles) for stage in ensemble.stages]
+    return ("stage", "angle"), np.stack([np.full(len(angles), np.nan), *trained])
+
+
+def _behaviour(output: Activity) -> dict[str, Any]:
+    """What the reported angle does: bias and root-mean-square error by angle, and its density."""
+    reported = output.decoded().responses()[..., 0].cpu().numpy()
+    symmetry = output.attrs["symmetry"]
+    errors = circle.wrap(symmetry * (reported - output.angles[:, None])) / symmetry
+    over = ("replicate", "angle")
+    return {
+        "bias": (over, circle.circular_mean(errors)),
+        "rmse": (over, np.sqrt((errors**2).mean(-1))),
+        "encoded_density": (over, np.stack([curves.density_of(r.ravel(), output.angles) for r in reported])),
+    }

@@ -1,0 +1,193 @@
+"""Pictures of this package's datasets, drawn with HoloViews and Bokeh; one style and one set of colours for all pages.
+
+Nothing is estimated here: what is drawn is in the data given, but for the mean over replicates and its 95 % interval.
+"""
+
+import base64
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import pandas as pd
+import xarray as xr
+from bokeh.models import FixedTicker
+from bokeh.themes import Theme
+from scipy import stats
+
+# Okabe and Ito's palette, told apart by colour-blind readers; the same name has the same colour on every page.
+_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _BLACK, _GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#4B5563", "#8A8F98",
+)  # fmt: skip
+COLORS: dict[str, str] = {
+    "train": _BLUE, "test": _ORANGE,
+    "initial": _GREY, "uniform": _BLUE, "focused": _RED,
+    "relu": _RED, "leaky_relu": _ORANGE, "celu": _BLUE, "elu": _SKY, "gelu": _GREEN, "silu": _PURPLE,
+    "softplus": _BLACK, "tanh": _GREY,
+    "tangent": _BLUE, "gaussian": _GREEN, "direct": _ORANGE, "decoded": _RED, "smoothed": _SKY, "robust": _PURPLE,
+    "discrimination": _BLACK, "nonlinear": _GREY, "divergence": "#F0E442",
+    "harmonic": _BLUE, "bilinear": _ORANGE,
+    "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
+}  # fmt: skip
+_TEXT = "#707680"  # readable on the light and on the dark page
+_THEME = {
+    "figure": {
+        "background_fill_alpha": 0, "border_fill_alpha": 0, "outline_line_color": None, "toolbar_location": "above",
+    },
+    "Axis": {
+        "axis_line_color": _TEXT, "major_tick_line_color": _TEXT, "minor_tick_line_color": None,
+        "axis_label_text_color": _TEXT, "major_label_text_color": _TEXT, "axis_label_text_font_style": "normal",
+        "axis_label_text_font_size": "13px", "major_label_text_font_size": "12px",
+    },
+    "Grid": {"grid_line_color": _TEXT, "grid_line_alpha": 0.15},
+    "Title": {"text_color": _TEXT, "text_font_size": "14px", "text_font_style": "normal"},
+    "Legend": {
+        "background_fill_alpha": 0, "border_line_alpha": 0, "label_text_color": _TEXT, "label_text_font_size": "12px",
+        "spacing": 14, "padding": 4,
+    },
+}  # fmt: skip
+_PI_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0.0: "0", np.pi / 2: "π/2", np.pi: "π"}
+ANGLE = hv.Dimension("angle", label="stimulus angle θ (rad)")
+
+
+def setup() -> None:
+    """Load HoloViews into the notebook and set the book's style; call it once, at the top."""
+    hv.extension("bokeh", logo=False)
+    hv.output(widget_location="bottom")
+    renderer = hv.renderer("bokeh")
+    renderer.webgl = False
+    renderer.theme = Theme(json={"attrs": _THEME})
+    size = {"responsive": True, "min_height": 340, "max_width": 690, "autohide_toolbar": True}
+    hv.opts.defaults(
+        hv.opts.Overlay(legend_position="top", legend_cols=4, legend_limit=1000, **size),
+        hv.opts.Curve(line_width=2, **size), hv.opts.Area(line_width=0, fill_alpha=0.18, **size),
+        hv.opts.Scatter(size=7, **size), hv.opts.ErrorBars(lower_head=None, upper_head=None, line_width=2),
+        hv.opts.HLine(line_width=1, line_dash="dashed", color=_TEXT),
+    )  # fmt: skip
+
+
+def color(name: str) -> str:
+    """Return the book's colour of a split, stage, nonlinearity, estimator, rotation or layer; grey for any other."""
+    return COLORS.get(name, _GREY)
+
+
+def replicates(
+    values: xr.DataArray,
+    along: str,
+    label: str,
+    dimension: hv.Dimension,
+    *,
+    name: str | None = None,
+    dash: str = "solid",
+    thin: bool = True,
+    band: bool = True,
+    floor: float | None = None,
+) -> hv.Overlay:
+    """Draw thin curves for single replicates, the 95 % interval of their mean as a band, and the mean in bold.
+
+    Parameters
+    ----------
+    values : DataArray (replicate, along)
+    along : str
+        The dimension of the horizontal axis.
+    label : str
+        In the legend; its colour is that of `name`, by default the label's own.
+    dimension : Dimension
+        Of the vertical axis, with its unit.
+    dash : str
+        Of the mean's line.
+    thin, band : bool
+        Draw single replicates, and the interval.
+    floor : float, optional
+        For a logarithmic axis: what lies below is not drawn, and bands end there.
+    """
+    values = values.transpose("replicate", along)
+    shade, x, rows = color(name or label), values[along].values, values.values
+    mean, count = rows.mean(0), len(rows)
+    low = -np.inf if floor is None else floor
+    horizontal = ANGLE if along == "angle" else hv.Dimension(along, label=_labelled(values[along]))
+
+    def curve(y: np.ndarray, **options: Any) -> hv.Curve:
+        return hv.Curve((x, np.where(y > low, y, np.nan)), horizontal, dimension, **options).opts(color=shade)
+
+    drawn = [curve(row).opts(line_width=0.7, alpha=0.35) for row in rows] if thin else []
+    drawn.append(curve(mean, label=label).opts(line_width=2.5, line_dash=dash))
+    if band and count > 1:
+        half = stats.t.ppf(0.975, count - 1) * rows.std(0, ddof=1) / np.sqrt(count)
+        edges = (np.maximum(mean - half, low), np.maximum(mean + half, low))
+        drawn.insert(0, hv.Area((x, *edges), horizontal, [dimension, "high"]).opts(color=shade))
+    return hv.Overlay(drawn)
+
+
+def angle_axis(plot: Any) -> Any:
+    """Mark multiples of π/2 on the horizontal axis of a plot over the whole circle."""
+
+    def ticks(plot: Any, _element: Any) -> None:
+        axis = plot.state.below[0]
+        axis.ticker = FixedTicker(ticks=list(_PI_TICKS))
+        axis.major_label_overrides = _PI_TICKS
+
+    return plot.opts(hooks=[ticks], xlim=(-np.pi, np.pi))
+
+
+def loglog(plot: Any) -> Any:
+    """Make both axes of a plot logarithmic."""
+    return plot.opts(logx=True, logy=True)
+
+
+def log_ticks(plot: Any, values: Sequence[float]) -> Any:
+    """Label only these values on a plot's logarithmic horizontal axis."""
+    return plot.opts(xticks=[(value, f"{value:g}") for value in values])
+
+
+def guide(slope: float, through: tuple[float, float], span: tuple[float, float], text: str) -> hv.Overlay:
+    """Draw a dotted straight line of a given slope in a doubly logarithmic plot, with a word on it."""
+    x = np.array(span)
+    y = through[1] * (x / through[0]) ** slope
+    line = hv.Curve((x, y)).opts(color=_TEXT, line_width=1.5, line_dash="dotted")
+    return line * hv.Text(x[-1], y[-1], f" {text}", halign="left").opts(text_color=_TEXT, text_font_size="12px")
+
+
+def mosaic(images: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> hv.Image:
+    """Draw grey images (row, column, height, width) side by side, all with black at 0 and white at 1."""
+    down, across, height, width = images.shape
+    whole = images.transpose(0, 2, 1, 3).reshape(down * height, across * width)
+    return hv.Image(whole, bounds=(0, 0, across, down)).opts(
+        cmap="gray", clim=(0, 1), responsive=True, aspect=across / down, max_width=690, toolbar=None, show_grid=False,
+        xlabel="", ylabel="", xticks=[(k + 0.5, name) for k, name in enumerate(columns)],
+        yticks=[(down - k - 0.5, name) for k, name in enumerate(rows)],
+    )  # fmt: skip
+
+
+def show(plot: Any, caption: str, data: xr.Dataset | xr.DataArray | pd.DataFrame, name: str) -> None:
+    """Display a plot, its caption and a link that downloads the numbers drawn in it.
+
+    Parameters
+    ----------
+    plot : HoloViews object
+    caption : str
+        Readable alone; plain text.
+    data : Dataset, DataArray or DataFrame
+        What is drawn.
+    name : str
+        Of the file, without suffix.
+    """
+    from IPython.display import HTML, display
+
+    frame = data if isinstance(data, pd.DataFrame) else data.to_dataframe().reset_index()
+    table = frame.to_csv(index=False, float_format="%.6g").encode()
+    link = f"data:text/csv;base64,{base64.b64encode(table).decode()}"
+    display(plot)
+    display(
+        HTML(
+            f'<p class="fb-caption">{html.escape(caption)} '
+            f'<a download="{name}.csv" href="{link}">Data of this figure (CSV)</a></p>'
+        )
+    )
+
+
+def _labelled(coordinate: xr.DataArray) -> str:
+    units = coordinate.attrs.get("units", "1").replace("rad-2", "rad⁻²").replace("rad-1", "rad⁻¹")
+    words = coordinate.attrs.get("long_name", str(coordinate.name))
+    return words if units == "1" else f"{words} ({units})"

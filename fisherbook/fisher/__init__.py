@@ -1,0 +1,1 @@
+"""Fisher information: estimators, their calibration, and the labelled result."""

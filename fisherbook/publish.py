@@ -1,0 +1,339 @@
+"""From notebooks to a site: parameters and profiles, execution, and the book built from the executed copies.
+
+The notebooks in ``book/`` are sources and are never written to. A build executes those that have changed into
+``_build/executed/<profile>/``, makes ``_build/book/<profile>/``, a copy of the book with the executed
+notebooks, and has Jupyter Book make ``_build/html`` of it. A rerun with other parameters has a folder of its
+own.
+"""
+
+import ast
+import hashlib
+import html
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import yaml
+from tqdm import tqdm
+
+from fisherbook import checks, store
+
+PROFILES = ("quick", "published", "prior")
+LAST = "colophon"  # shows the records of the others, so it is executed after them
+_KERNEL_MEMORY = 2 << 30  # bytes to allow for each of the notebooks that run side by side
+Values = Mapping[str, Mapping[str, Any]]  # notebook -> parameter -> value
+
+_TRUTH = {"true": True, "false": False}
+_KINDS = {"int": int, "float": float, "str": str, "bool": lambda text: _TRUTH[text.lower()]}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is kept of a notebook's execution, for the colophon and for the next build.
+
+    `seconds` is the wall time it took, `budget` what it may take with quick parameters and an empty store on
+    two cores (None if nothing is said), and `digest` that of all that went in: cells, values, package, data
+    and versions.
+    """
+
+    notebook: str
+    profile: str
+    parameters: dict[str, Any]
+    seconds: float
+    budget: float | None
+    digest: str
+
+
+def find_root(start: Path | str = ".") -> Path:
+    """Return the nearest folder, `start` or above it, that holds a book, else this package's checkout."""
+    start = Path(start).resolve()
+    for folder in (start, *start.parents, store.checkout()):
+        if folder and (folder / "_config.yml").is_file() and (folder / "book" / "_toc.yml").is_file():
+            return folder
+    raise FileNotFoundError(f"there is no book (_config.yml and book/_toc.yml) in {start} or above it")
+
+
+def notebooks(book: Path) -> dict[str, Path]:
+    """Return a book's notebooks by name, without suffix, in the order of its table of contents."""
+    from sphinx_external_toc.parsing import parse_toc_yaml
+
+    paths = {page: book / f"{page}.ipynb" for page in parse_toc_yaml(book / "_toc.yml")}
+    return {page: path for page, path in paths.items() if path.is_file()}
+
+
+def parameters(notebook: Path) -> dict[str, dict[str, Any]]:
+    """Return type, default and comment of each parameter that a notebook declares.
+
+    They are lines ``name: type = default  # comment`` of the cell tagged ``parameters``; a type other than
+    int, float, str and bool, or a default that is not of its type, raises a ValueError.
+    """
+    import papermill
+
+    declared = {}
+    for name, found in papermill.inspect_notebook(notebook).items():
+        kind = checks.one_of(f"the type of {name} in {notebook.name}", found["inferred_type_name"], _KINDS)
+        default = _parse(name, kind, ast.literal_eval(found["default"]))
+        declared[name] = {"type": kind, "default": default, "comment": found["help"]}
+    return declared
+
+
+def choose(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for some of a notebook's parameters, names checked and values parsed by declared type."""
+    declared = parameters(notebook)
+    for name in values:
+        checks.one_of(f"a parameter of {notebook.stem}", name, declared)
+    return {name: _parse(name, declared[name]["type"], value) for name, value in values.items()}
+
+
+def _parse(name: str, kind: str, value: Any) -> Any:
+    try:
+        return _KINDS[kind](str(value))
+    except (KeyError, ValueError):
+        raise ValueError(f"{name} must be of type {kind}, not {value!r}") from None
+
+
+def profile_values(book: Path, profile: str) -> Values:
+    """Return what a profile overrides in each notebook; ``"quick"`` is the notebooks' own parameters."""
+    path = book / "profiles" / f"{checks.one_of('profile', profile, PROFILES)}.yml"
+    given, paths = {} if profile == "quick" else _yaml(path), notebooks(book)
+    for name in given:
+        checks.one_of(f"a notebook in {path.name}", name, paths)
+    return {name: choose(notebook, given.get(name) or {}) for name, notebook in paths.items()}
+
+
+def describe(root: Path | None = None) -> str:
+    """Return a listing of the book's notebooks with their titles and parameters."""
+    lines = []
+    for name, path in notebooks((root or find_root()) / "book").items():
+        title = re.search(r"^# +(.+)$", "\n".join(cell.source for cell in _read(path).cells), re.MULTILINE)
+        lines.append(f"{name}: {title[1] if title else 'untitled'}")
+        for parameter, is_ in parameters(path).items():
+            lines.append(f"    {parameter + '=' + str(is_['default']):<28} {is_['comment']}")
+    return "\n".join(lines)
+
+
+def build(profile: str = "quick", root: Path | None = None) -> Path:
+    """Execute the notebooks that have changed, build the site, and return its first page.
+
+    A notebook that fails, and a warning from Jupyter Book, raise a RuntimeError.
+
+    Parameters
+    ----------
+    profile : {"quick", "published", "prior"}
+        Which parameters to use.
+    root : Path, optional
+        The folder that holds ``book/`` and ``_config.yml``; `find_root` by default.
+    """
+    root = root or find_root()
+    values = profile_values(root / "book", profile)
+    copy, executed = root / "_build" / "book" / profile, root / "_build" / "executed" / profile
+    _copy(root, copy)
+    runs = _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n != LAST})
+    (copy / "runs.json").write_text(json.dumps([asdict(run) for run in runs]))
+    _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n == LAST}, after=runs)
+    rows = [row for name in values for row in _findings(copy / f"{name}.ipynb")]
+    (copy / "findings.json").write_text(json.dumps(rows))
+    return _site(root, copy, root, "-W", "-n", "--keep-going") / "index.html"
+
+
+def rerun(notebook: str, settings: Sequence[str] = (), profile: str = "quick", root: Path | None = None) -> Path:
+    """Execute one notebook with other parameters and return its page, in a folder of its own.
+
+    Each of `settings` is a text ``name=value``; `profile` and `root` are as for `build`. The same parameters,
+    code and data give the same folder below ``_build/runs/``, where nothing is executed again.
+    """
+    root = root or find_root()
+    values = profile_values(root / "book", profile)
+    path = root / "book" / f"{checks.one_of('notebook', notebook, values)}.ipynb"
+    for setting in settings:
+        if not re.match(r"\w+=", setting):
+            raise ValueError(f"a parameter must be given as name=value, not {setting!r}")
+    mine = values[notebook] | choose(path, dict(setting.split("=", 1) for setting in settings))
+    folder = root / "_build" / "runs" / notebook / _key(path, mine, _state(root))[:10]
+    _copy(root, folder / "book")
+    _execute(root, folder, folder / "book", profile, {notebook: mine})
+    (folder / "book" / "_toc.yml").write_text(f"format: jb-book\nroot: {notebook}\n", encoding="utf-8")
+    return _site(root, folder / "book", folder) / f"{notebook}.html"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that fisherbook depends on."""
+    requirements = importlib.metadata.requires("fisherbook") or []
+    names = sorted({re.match(r"[\w.-]+", line)[0] for line in requirements if "extra ==" not in line})
+    return {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names}
+
+
+def _execute(
+    root: Path, executed: Path, copy: Path, profile: str, values: Values, after: Sequence[Run] = ()
+) -> list[Run]:
+    """Execute those notebooks that have changed, side by side, and put all of them into the book's copy."""
+    book, budgets = root / "book", _yaml(root / "book" / "budgets.yml")
+    state = [_state(root), [asdict(run) for run in after]]
+    keys = {name: _key(book / f"{name}.ipynb", values[name], state) for name in values}
+
+    def execute(name: str) -> Run:
+        source, target = book / f"{name}.ipynb", executed / f"{name}.ipynb"
+        used = {p: d["default"] for p, d in parameters(source).items()} | values[name]
+        target.with_suffix(".json").unlink(missing_ok=True)
+        start = time.perf_counter()
+        _papermill(source, target, copy, values[name], bar.update)
+        seconds = round(time.perf_counter() - start, 1)
+        _tidy(target, profile, used)
+        run = Run(name, profile, used, seconds, budgets.get(name), keys[name])
+        target.with_suffix(".json").write_text(json.dumps(asdict(run)))
+        bar.write(f"{name}: {seconds:.0f} s")
+        return run
+
+    executed.mkdir(parents=True, exist_ok=True)
+    runs = {name: run for name in values if (run := _known(executed, name, keys[name]))}
+    # The longest first, so that none is left to run alone at the end.
+    pending = sorted(values.keys() - runs.keys(), key=lambda name: (-budgets.get(name, 0), name))
+    cells = sum(cell.cell_type == "code" for n in pending for cell in _read(book / f"{n}.ipynb").cells)
+    others = set(psutil.Process().children())
+    with (
+        tqdm(total=cells, desc=profile, unit="cell", disable=None if pending else True) as bar,
+        _kernels(len(pending)) as jobs,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        futures = [pool.submit(execute, name) for name in pending]
+        try:
+            wait(futures)
+        except KeyboardInterrupt:  # kernels have a session of their own: no interrupt reaches them
+            pool.shutdown(wait=False, cancel_futures=True)
+            for kernel in set(psutil.Process().children()) - others:
+                kernel.kill()
+            raise
+    if failures := [error for future in futures if (error := future.exception())]:
+        raise RuntimeError("\n".join(map(str, failures))) from failures[0]
+    runs |= {run.notebook: run for run in (future.result() for future in futures)}
+    for name in values:
+        shutil.copyfile(executed / f"{name}.ipynb", copy / f"{name}.ipynb")
+    return [runs[name] for name in values]
+
+
+@contextmanager
+def _kernels(count: int) -> Iterator[int]:
+    """Yield how many kernels may run side by side; those started meanwhile get their share of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jobs = max(1, min(count, cores, psutil.virtual_memory().available // _KERNEL_MEMORY))
+    before = dict(os.environ)
+    os.environ |= {"OMP_NUM_THREADS": str(cores // jobs), "PYTHONHASHSEED": "0", "TQDM_DISABLE": "1"}
+    try:
+        yield jobs
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _papermill(
+    source: Path, target: Path, folder: Path, values: Mapping[str, Any], progress: Callable[[], Any]
+) -> None:
+    """Execute one notebook with `folder` as its working directory; a failure is told in a few lines."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            dict(values),
+            kernel_name="python3",
+            progress_bar=False,
+            on_cell_executed=lambda **_: progress(),
+            resources={"metadata": {"path": str(folder)}},  # cwd= would move every thread of this process
+            extra_arguments=["--log-level=CRITICAL"],  # else each kernel remarks on its start and end
+        )
+    except papermill.PapermillExecutionError as error:
+        cell = f"cell [{error.exec_count}], which begins {error.source.strip().splitlines()[0]!r}"
+        raise RuntimeError(f"{source.name} failed in {cell}:\n  {error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        raise RuntimeError(f"{source.name} failed: its kernel died, perhaps for want of memory") from None
+
+
+def _tidy(path: Path, profile: str, used: Mapping[str, Any]) -> None:
+    """Take clock times out of an executed notebook, fold the injected cell, and say what made the page."""
+    notebook = _read(path)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for clock in ("papermill", "execution"):
+            cell.metadata.pop(clock, None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("hide-input")
+    told = html.escape(", ".join(f"{name} = {value}" for name, value in used.items()))
+    made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
+    nbformat.write(notebook, path)
+
+
+def _findings(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows that `findings.glue_findings` left in an executed notebook, and their page."""
+    for output in (output for cell in _read(path).cells for output in cell.get("outputs", [])):
+        if output.get("metadata", {}).get("scrapbook", {}).get("name") == "findings":
+            (text,) = output.data.values()  # what is glued is shown as Python would show it: a quoted string
+            yield from (row | {"page": path.name} for row in json.loads(ast.literal_eval(text)))
+
+
+def _site(root: Path, copy: Path, output: Path, *options: str) -> Path:
+    """Build an executed copy of the book from nothing and return the folder of the site."""
+    for stale in ("html", ".doctrees"):
+        shutil.rmtree(output / "_build" / stale, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(copy)]
+    command += ["--config", str(root / "_config.yml"), "--path-output", str(output), "--all", *options]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        said = (done.stdout + done.stderr).splitlines()
+        told = [line for line in said if re.search("WARNING|rror:", line)] or said[-10:]
+        raise RuntimeError("\n".join(["the site was not built:", *dict.fromkeys(told)]))
+    return output / "_build" / "html"
+
+
+def _copy(root: Path, copy: Path) -> None:
+    """Copy a book without its notebooks, replacing a copy that is there."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(root / "book", copy, ignore=shutil.ignore_patterns("*.ipynb", ".*", "__pycache__"))
+
+
+def _known(executed: Path, name: str, key: str) -> Run | None:
+    """Return the record of an executed notebook, if there is one for this key."""
+    try:
+        run = Run(**json.loads((executed / f"{name}.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return run if run.digest == key and (executed / f"{name}.ipynb").is_file() else None
+
+
+def _key(notebook: Path, values: Mapping[str, Any], state: Any) -> str:
+    """Return the digest of all that an executed notebook depends on."""
+    cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in _read(notebook).cells]
+    return store.digest([cells, dict(values), state])
+
+
+def _state(root: Path) -> list[Any]:
+    """Return what every notebook depends on: the package's source, the data and the versions."""
+    package = Path(__file__).parent
+    modules = (".".join(p.relative_to(package).with_suffix("").parts) for p in package.rglob("*.py"))
+    files = [path for path in sorted((root / "data").rglob("*")) if path.is_file()]
+    data = {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return [store.source_digest(*modules), data, versions()]
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}

@@ -1,0 +1,231 @@
+"""The dataset that a measurement is: dimensions, variables, units, where it came from, and its file."""
+
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from . import checks, store
+
+#: Units (ASCII) and long name of every dimension's coordinate; a sweep adds dimensions of its own.
+DIMENSIONS: dict[str, tuple[str, str]] = {
+    "angle": ("rad", "stimulus angle"),
+    "replicate": ("1", "replicate"),
+    "stage": ("1", "training stage"),
+    "split": ("1", "split of the faces"),
+    "estimator": ("1", "estimator of the Fisher information"),
+    "layer": ("1", "layer of the network"),
+    "face": ("1", "face"),
+    "unit": ("1", "unit of the layer"),
+    "iteration": ("1", "iteration of the adaptation"),
+    "step": ("1", "training step"),
+}
+
+#: Units (ASCII) and long name of every variable that the package itself makes.
+VARIABLES: dict[str, tuple[str, str]] = {
+    "fisher_information": ("rad-2", "Fisher information"),
+    "standard_error": ("rad-2", "standard error of the Fisher information"),
+    "bias": ("rad", "bias of the decoded angle"),
+    "rmse": ("rad", "root-mean-square error of the decoded angle"),
+    "encoded_density": ("rad-1", "density that the code is optimal for"),
+    "stimulus_density": ("rad-1", "density of the stimulus angle"),
+    "training_loss": ("1", "training loss"),
+    "stage_of_step": ("1", "training stage of the step"),
+    "n_faces": ("1", "number of faces"),
+}
+
+_KNOWN = DIMENSIONS | VARIABLES
+
+
+def label(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with units and long names for all variables and coordinates whose names are known.
+
+    What a variable says of itself already is kept; the dataset given stays as it is.
+    """
+    known = {name: dataset[name].variable.copy(deep=False) for name in dataset.variables if name in _KNOWN}
+    for name, variable in known.items():
+        units, long_name = _KNOWN[name]
+        variable.attrs = {"units": units, "long_name": long_name} | variable.attrs
+    return dataset.assign(known)
+
+
+def validate(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset if it obeys the schema.
+
+    Every dimension has a coordinate without repetition; every variable and coordinate has units and a long
+    name, and those of `DIMENSIONS` and `VARIABLES` have the units given there; angles rise on [-pi, pi);
+    values are numbers, booleans or text; attributes are text or numbers.
+
+    Raises
+    ------
+    ValueError
+        With the first three violations in one sentence.
+    """
+    if found := list(_violations(dataset)):
+        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ValueError(f"not a valid dataset: {'; '.join(found[:3])}{more}")
+    return dataset
+
+
+def _violations(dataset: xr.Dataset) -> Iterator[str]:
+    for name in map(str, dataset.dims):
+        if name not in dataset.coords:
+            yield f"the dimension {name} has no coordinate"
+        elif not dataset.indexes[name].is_unique:
+            yield f"the coordinate {name} has repeated values"
+    for name, variable in dataset.variables.items():
+        units, named = variable.attrs.get("units"), variable.attrs.get("long_name")
+        if name in _KNOWN and units != _KNOWN[name][0]:
+            yield f"the units of {name} must be {_KNOWN[name][0]!r}, not {units!r}"
+        elif not (isinstance(units, str) and units and units.isascii()):
+            yield f"the units of {name} must be ASCII text such as 'rad-2' or '1', not {units!r}"
+        if not (isinstance(named, str) and named):
+            yield f"the long_name of {name} must be text, not {named!r}"
+        text = variable.dtype.kind in "OT" and all(isinstance(item, str) for item in variable.values.flat)
+        if variable.dtype.kind not in "biufU" and not text:
+            yield f"the values of {name} must be numbers, booleans or text, not {variable.dtype}"
+    for owner, holder in {"the dataset": dataset, **dataset.variables}.items():
+        for name, value in holder.attrs.items():
+            if isinstance(value, bool) or not isinstance(value, str | int | float | np.integer | np.floating):
+                came = type(value).__name__
+                yield f"the attribute {name!r} of {owner} must be text or a number, not {came}"
+    angles = np.atleast_1d(dataset.coords.get("angle", 0.0))
+    if not (np.all(angles >= -np.pi) and np.all(angles < np.pi)):
+        yield f"the coordinate angle must lie in [-pi, pi), not from {angles.min():.6g} to {angles.max():.6g}"
+    elif np.any(np.diff(angles) <= 0):
+        yield "the coordinate angle must rise strictly"
+
+
+def provenance(
+    title: str,
+    parameters: Mapping[str, object],
+    *,
+    seed: int,
+    data: Mapping[str, str] | str,
+    modules: Sequence[str],
+    device: str,
+    wall_time: float,
+) -> dict[str, str | int | float]:
+    """Return the attributes that say what a dataset is and how to make it again.
+
+    Parameters
+    ----------
+    title : str
+        What the dataset holds.
+    parameters : mapping
+        All that was chosen; kept as one JSON string, the `store.canonical` form.
+    seed : int
+        Of every random draw.
+    data : mapping of str or str
+        The ``"source"`` and ``"digest"`` of the faces, and what else there is to say; a text is the source.
+    modules : sequence of str
+        The modules that made the numbers, for `store.source_digest`.
+    device : str
+        Such as ``"cpu"``.
+    wall_time : float
+        Seconds that it took.
+
+    Returns
+    -------
+    dict
+        ``title``, ``parameters``, ``seed``, ``versions`` (JSON), ``git_commit`` (empty outside a checkout),
+        ``data_*`` for all of `data`, ``source_modules``, ``source_digest``, ``device`` and ``wall_time_s``.
+    """
+    data = {"source": data} if isinstance(data, str) else data
+    return {
+        "title": title,
+        "parameters": store.canonical(parameters),
+        "seed": int(seed),
+        "versions": json.dumps({name: _version(name) for name in ("fisherbook", "torch", "numpy", "xarray")}),
+        "git_commit": _git_commit(),
+        **{f"data_{name}": str(value) for name, value in data.items()},
+        "source_modules": " ".join(sorted(modules)),
+        "source_digest": store.source_digest(*modules),
+        "device": str(device),
+        "wall_time_s": round(float(wall_time), 3),
+    }
+
+
+def _version(distribution: str) -> str:
+    """The installed version, or nothing for a package that is run without being installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _git_commit() -> str:
+    """The commit of the checkout, with ``-dirty`` if files differ from it; nothing outside a checkout."""
+    folder = store.checkout()
+    if folder is None or not (folder / ".git").exists():
+        return ""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def save(dataset: xr.Dataset, path: Path) -> None:
+    """Write a valid dataset to a netCDF-4 file, compressed, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        If the dataset does not obey the schema.
+    """
+    plain = validate(dataset).drop_encoding()
+    numbers = [name for name, variable in plain.variables.items() if variable.ndim and variable.dtype.kind in "biuf"]
+    encoding = {name: {"zlib": True, "complevel": 4, "shuffle": True, "_FillValue": None} for name in numbers}
+    content = plain.to_netcdf(engine="h5netcdf", encoding=encoding)  # in memory: HDF5 can crash on a full disk
+    with store.atomic(Path(path)) as temporary:
+        temporary.write_bytes(content)
+
+
+def load(path: Path) -> xr.Dataset:
+    """Read a dataset that `save` wrote, whole, as it was: values, types, coordinates, attributes.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, it is no netCDF-4 file, or it does not obey the schema.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no dataset {path}")
+    try:
+        dataset = xr.load_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
+    except OSError as error:
+        raise ValueError(f"{path} is not a whole netCDF-4 file: {error}") from error
+    try:
+        return validate(dataset)
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from None
+
+
+def open_results(name: str) -> xr.Dataset:
+    """Open a published dataset, one that came with the package or lies in ``data/results`` of the checkout.
+
+    Parameters
+    ----------
+    name : str
+        A notebook's name, such as ``"roughness"``, if the notebook has one dataset, or the notebook's and the
+        dataset's name, such as ``"roughness/control"``.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name, with those that there are.
+    """
+    checkout = store.checkout()
+    folder = (checkout / "data" if checkout else Path(__file__).parent / "_data") / "results"
+    files = sorted(folder.glob("*/*.nc"))
+    notebooks = [file.parent.name for file in files]
+    named = {f"{file.parent.name}/{file.stem}": file for file in files}
+    named |= {file.parent.name: file for file in files if notebooks.count(file.parent.name) == 1}
+    if not named:
+        raise ValueError(f"there are no published results in {folder}")
+    return load(named[checks.one_of("name", name, named)])

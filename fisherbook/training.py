@@ -1,0 +1,474 @@
+"""Training an ensemble of networks in stages: all replicates at once, yet each as if it were alone.
+
+Every random draw comes from a generator keyed by (seed, replicate, purpose, stage name, block of steps), so that
+replicate r alone equals replicate r among sixteen, and the same replicate meets the same draws in every condition
+(common random numbers). What has been trained is kept in the store, one file per replicate and stage, under the digest
+of the curriculum up to that stage: studies that begin alike share their beginning.
+"""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from . import checks
+from .angles import Density
+from .losses import LOSSES
+from .networks import READOUTS, Network, Parameters
+from .stimulus import Stimulus
+from .store import Store, default_store, digest, source_digest
+
+INITIAL = "initial"
+_IMAGES = 1024  # made together
+_ONE_THREAD = 1_000_000  # pixels per step, below which a second thread gains nothing
+_BLOCK = 64  # steps whose random draws are made together; part of what a seed means
+_CHECKPOINT_EVERY = 60.0  # s
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # as torch.optim.Adam names them
+_MODULES = ("angles", "stimulus", "networks", "losses", "training")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a curriculum.
+
+    Parameters
+    ----------
+    name : str
+        Labels the stage in results and keys its random draws. ``initial`` is taken: the untrained network.
+    density : Density
+        From which training angles are drawn.
+    loss : str
+        One of `LOSSES`.
+    steps, batch : int
+        Optimiser steps, and samples (face, angle) per step and replicate.
+    learning_rate : float
+        Of Adam.
+    optimizer_state : {"reset", "kept"}
+        Whether Adam's moments start anew or go on from the previous stage.
+    clip : float, optional
+        Largest norm of a replicate's gradient.
+    patience : int, optional
+        Early stopping: steps without a lower loss on `validation` after which a replicate stays as it was at its best.
+    split, validation : str
+        Splits of the faces that are trained on, and watched for early stopping.
+    """
+
+    name: str
+    density: Density
+    loss: str = "cosine"
+    steps: int = 1000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    optimizer_state: str = "reset"
+    clip: float | None = None
+    patience: int | None = None
+    split: str = "train"
+    validation: str = "test"
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name == INITIAL:
+            raise ValueError(f"a stage's name must be a word other than {INITIAL!r}, not {self.name!r}")
+        if not isinstance(self.density, Density):
+            raise TypeError(f"density must come from uniform, von_mises or tabulated, not {self.density!r}")
+        checks.one_of("loss", self.loss, LOSSES)
+        checks.one_of("optimizer_state", self.optimizer_state, ["reset", "kept"])
+        checks.whole_number("steps", self.steps)
+        checks.whole_number("batch", self.batch)
+        checks.number("learning_rate", self.learning_rate, above=0)
+        if self.clip is not None:
+            checks.number("clip", self.clip, above=0)
+        if self.patience is not None:
+            checks.whole_number("patience", self.patience)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Trained replicates of one network, after every stage of a curriculum.
+
+    Attributes
+    ----------
+    network : Network
+    stages : tuple of Stage
+    replicate : array of int, shape (replicate,)
+    seed : int
+    data : str
+        Digest of the stimulus it was trained on.
+    keys : dict
+        Stage name → one key per replicate, the digest of all that made that replicate's weights.
+    weights : dict
+        Stage name (and ``initial``) → parameters, tensors that lead with the replicate.
+    training_loss : dict
+        Stage name → Tensor (replicate, step).
+    failures : dict
+        Replicate → sentence, for replicates whose training met a loss that is not finite.
+    """
+
+    network: Network
+    stages: tuple[Stage, ...]
+    replicate: NDArray[np.int64]
+    seed: int
+    data: str
+    keys: dict[str, tuple[str, ...]]
+    weights: dict[str, Parameters]
+    training_loss: dict[str, Tensor]
+    failures: dict[int, str]
+
+    def __getitem__(self, stage: str) -> Parameters:
+        return self.weights[checks.one_of("stage", stage, self.weights)]
+
+    def select(self, replicate: Sequence[int]) -> "Ensemble":
+        """Return the ensemble of some of the replicates, in the order given."""
+        rows = [list(self.replicate).index(r) for r in replicate]
+        return replace(
+            self,
+            replicate=self.replicate[rows],
+            keys={s: tuple(k[r] for r in rows) for s, k in self.keys.items()},
+            weights={s: {n: t[rows] for n, t in w.items()} for s, w in self.weights.items()},
+            training_loss={s: loss[rows] for s, loss in self.training_loss.items()},
+            failures={r: f for r, f in self.failures.items() if r in replicate},
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the ensemble to one file; `load` reads it without unpickling any code."""
+        fields = {k: v for k, v in vars(self).items() if k not in ("network", "stages", "replicate")}
+        torch.save(
+            fields | {"network": asdict(self.network), "stages": [asdict(s) for s in self.stages],
+                      "replicate": self.replicate.tolist()}, path,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Ensemble":
+        """Read what `save` wrote."""
+        fields = torch.load(path, weights_only=True)
+        stages = tuple(Stage(**s | {"density": Density(**s["density"])}) for s in fields.pop("stages"))
+        replicate = np.array(fields.pop("replicate"), np.int64)
+        return cls(network=Network(**fields.pop("network")), stages=stages, replicate=replicate, **fields)
+
+
+def train(
+    stimulus: Stimulus,
+    network: Network,
+    stages: Sequence[Stage],
+    replicates: int | Sequence[int] = 8,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: torch.dtype = torch.float32,
+    store: Store | None = None,
+    progress: bool = True,
+) -> Ensemble:
+    """Train replicates of a network through the stages of a curriculum, or take from the store what was trained before.
+
+    Parameters
+    ----------
+    stimulus : Stimulus
+    network : Network
+    stages : sequence of Stage
+        Each begins where the one before ended; the first begins at the random initialisation.
+    replicates : int or sequence of int
+        That many, numbered from 0, or these. Replicate r trains on fold r of the faces' splits.
+    seed : int
+    device : str
+        ``"auto"`` takes a GPU where there is one, else ``"cpu"``.
+    dtype : torch.dtype
+        Of weights and training images.
+    store : Store, optional
+        By default `default_store()`.
+    progress : bool
+        Show a progress bar while training.
+
+    Returns
+    -------
+    Ensemble
+
+    Warns
+    -----
+    RuntimeWarning
+        If a replicate's loss stops being finite, with replicate, stage and step; the other replicates are not touched.
+    """
+    stages = _checked(stages, network, stimulus)
+    replicate = np.arange(checks.whole_number("replicates", replicates)) if np.ndim(replicates) == 0 else (
+        np.array(replicates, np.int64)
+    )  # fmt: skip
+    store, device = store or default_store(), choose_device(device)
+    run = _Run(stimulus, network, seed, device, dtype, progress)
+    pieces = {int(r): _Piece(run.initialise(r), None, torch.zeros(0)) for r in replicate}
+    weights, training_loss = {INITIAL: run.stack(pieces, replicate)}, {}
+    keys, failures = {INITIAL: tuple(run.key((), int(r)) for r in replicate)}, {}
+    for index, stage in enumerate(stages):
+        key_of = {int(r): run.key(stages[: index + 1], int(r)) for r in replicate}
+        pieces = _fill(store, run, stage, pieces, key_of)
+        keys[stage.name] = tuple(key_of[int(r)] for r in replicate)
+        weights[stage.name] = run.stack(pieces, replicate)
+        training_loss[stage.name] = torch.stack([pieces[int(r)].loss for r in replicate])
+        for r, piece in pieces.items():
+            if piece.failed >= 0:
+                where = f"stage {stage.name!r} at step {piece.failed}"
+                failures.setdefault(r, f"the loss of replicate {r} is not finite in {where}; the others are kept")
+    for sentence in failures.values():
+        warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+    return Ensemble(network, stages, replicate, seed, stimulus.digest, keys, weights, training_loss, failures)
+
+
+def choose_device(device: str = "auto") -> str:
+    """Return ``"cuda"`` or ``"cpu"`` for ``"auto"``, and any other device's name as it is."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(torch.device(device))
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """Return a random generator of its own for a key such as (seed, replicate, purpose, stage name, block)."""
+    return torch.Generator().manual_seed(int(digest(list(key))[:15], 16))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One replicate after one stage: what the store keeps in a file."""
+
+    parameters: Parameters  # without the replicate dimension
+    moments: dict[str, Tensor] | None  # Adam's, and its step count
+    loss: Tensor  # (step,); NaN after early stopping
+    failed: int = -1  # first step whose loss was not finite
+
+    def save(self, path: Path) -> None:
+        torch.save(vars(self), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "_Piece":
+        return cls(**torch.load(path, weights_only=True))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same through a curriculum."""
+
+    stimulus: Stimulus
+    network: Network
+    seed: int
+    device: str
+    dtype: torch.dtype
+    progress: bool
+
+    def key(self, stages: Sequence[Stage], replicate: int) -> str:
+        kind = torch.device(self.device).type
+        minor = ".".join(torch.__version__.split(".")[:2])
+        made_by = [self.stimulus.digest, kind, self.dtype, minor, source_digest(*_MODULES)]
+        return digest([self.network, list(stages), self.seed, replicate, made_by])
+
+    def initialise(self, replicate: int) -> Parameters:
+        inputs = self.stimulus.channels * len(self.stimulus.aperture)
+        drawn = self.network.initialise(inputs, [generator(self.seed, int(replicate), INITIAL)], self.dtype)
+        return {name: tensor[0] for name, tensor in drawn.items()}
+
+    def stack(self, pieces: dict[int, _Piece], replicate: Sequence[int]) -> Parameters:
+        names = next(iter(pieces.values())).parameters
+        return {n: torch.stack([pieces[int(r)].parameters[n] for r in replicate]).to(self.device) for n in names}
+
+    def faces(self, split: str, replicate: int) -> Tensor:
+        return torch.from_numpy(self.stimulus.faces.split(split, fold=replicate % self.stimulus.faces.folds))
+
+
+def _checked(stages: Sequence[Stage], network: Network, stimulus: Stimulus) -> tuple[Stage, ...]:
+    names = [stage.name for stage in stages]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"stages must be at least one stage, each with its own name, not {names}")
+    if not READOUTS[network.readout].full_circle:
+        for stage in stages:
+            low, high = (edge * stimulus.symmetry for edge in stage.density.support)
+            if not -np.pi < low < high < np.pi:
+                raise ValueError(
+                    f"the {network.readout} readout needs densities that leave out ±π, but stage {stage.name!r} has "
+                    f"its support from {low:.3g} to {high:.3g} rad; use for instance uniform(-1.5, 1.5)"
+                )
+    return tuple(stages)
+
+
+def _fill(
+    store: Store, run: _Run, stage: Stage, before: dict[int, _Piece], key_of: dict[int, str]
+) -> dict[int, _Piece]:
+    """Return each replicate's piece after one stage, from the store or trained from the pieces before it."""
+    replicate_of = {key: r for r, key in key_of.items()}
+
+    def compute(missing: list[str]) -> Iterator[tuple[str, _Piece]]:
+        replicates = [replicate_of[key] for key in missing]
+        interim = digest(missing)
+        inputs = run.stimulus.channels * len(run.stimulus.aperture)
+        with _threads_for(len(missing) * stage.batch * inputs):
+            pieces = list(_train_stage(run, stage, replicates, before, store, interim))
+        yield from zip(missing, pieces, strict=True)
+        store.remove("interim", interim, ".pt")
+
+    found = store.fill("weights", list(replicate_of), compute, _Piece.save, _Piece.load, ".pt")
+    return {r: found[key] for r, key in key_of.items()}
+
+
+@contextlib.contextmanager
+def _threads_for(numbers: int) -> Iterator[None]:
+    """Use one thread for steps on few numbers: it is as fast, and does not stall beside another busy program."""
+    threads = torch.get_num_threads()
+    if numbers < _ONE_THREAD:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_stage(
+    run: _Run, stage: Stage, replicates: list[int], before: dict[int, _Piece], store: Store, interim: str
+) -> Iterator[_Piece]:
+    """Train the given replicates together through one stage and yield one piece for each."""
+    parameters = {n: t.requires_grad_() for n, t in run.stack(before, replicates).items()}
+    adam = torch.optim.Adam(parameters.values(), lr=stage.learning_rate, fused=True)
+    if stage.optimizer_state == "kept" and before[replicates[0]].moments is not None:
+        _set_moments(adam, parameters, [before[r].moments for r in replicates], run)
+    loss = torch.full((len(replicates), stage.steps), torch.nan, device=run.device)
+    best, first = _Best(run, stage, replicates) if stage.patience else None, 0
+    if interrupted := store.get("interim", interim, lambda p: torch.load(p, weights_only=True), ".pt"):
+        first, loss = interrupted["step"], interrupted["loss"]
+        with torch.no_grad():
+            for name, tensor in parameters.items():
+                tensor.copy_(interrupted["parameters"][name])
+        adam.load_state_dict(interrupted["adam"])
+        if best:
+            vars(best).update(interrupted["best"])
+    saved = time.monotonic()
+    bar = tqdm(total=stage.steps, initial=first, desc=f"training {stage.name}", disable=not run.progress, leave=False)
+    for start in range(first, stage.steps, _BLOCK):
+        draws = _draw(run, stage, replicates, start // _BLOCK)
+        for step, batch in enumerate(_batches(run, draws, min(_BLOCK, stage.steps - start)), start):
+            loss[:, step] = _step(run, stage, parameters, adam, batch)
+        bar.update(step + 1 - start)
+        if best and best.all_stopped(parameters, step + 1):
+            break
+        if time.monotonic() - saved > _CHECKPOINT_EVERY and step + 1 < stage.steps:
+            state = {"step": step + 1, "loss": loss, "adam": adam.state_dict(), "best": best and best.state()}
+            state["parameters"] = {n: t.detach() for n, t in parameters.items()}
+            store.put("interim", interim, state, torch.save, ".pt")
+            saved = time.monotonic()
+    bar.close()
+    loss = loss.cpu()
+    failed = [_first_failure(losses[: step + 1]) for losses in loss]
+    if best:
+        parameters = best.parameters
+        loss[torch.arange(stage.steps) >= (best.step + stage.patience)[:, None]] = torch.nan
+    moments = [adam.state[p] for p in adam.param_groups[0]["params"]]
+    for row in range(len(replicates)):
+        own = {n: t.detach()[row].cpu().clone() for n, t in parameters.items()}
+        states = {
+            f"{n}.{m}": s[m][row].cpu().clone() for n, s in zip(parameters, moments, strict=True) for m in _MOMENTS
+        }
+        moments_of = states | {"step": moments[0]["step"].cpu().clone()}
+        yield _Piece(own, moments_of, loss[row].clone(), failed[row])
+
+
+def _first_failure(loss: Tensor) -> int:
+    failures = (~loss.isfinite()).nonzero()
+    return int(failures[0]) if len(failures) else -1
+
+
+def _step(run: _Run, stage: Stage, parameters: Parameters, adam: torch.optim.Adam, batch: dict[str, Tensor]) -> Tensor:
+    """Make one optimiser step and return each replicate's loss before it."""
+    errors = _errors(run, parameters, batch["pixels"], batch["angle"], batch.get("masks"))
+    loss = LOSSES[stage.loss](errors).mean(1)
+    adam.zero_grad(set_to_none=True)
+    loss.sum().backward()
+    if stage.clip is not None:
+        gradients = [p.grad for p in parameters.values()]
+        norm = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        scale = (stage.clip / norm).clamp(max=1)
+        for g in gradients:
+            g.mul_(scale.view(-1, *[1] * (g.ndim - 1)))
+    adam.step()
+    return loss.detach()
+
+
+def _errors(run: _Run, parameters: Parameters, pixels: Tensor, angles: Tensor, masks: Tensor | None = None) -> Tensor:
+    """Return the angular errors (replicate, sample) for pixels (replicate, sample, pixel) of faces at angles."""
+    network = run.network
+    masks = None if masks is None else masks.to(run.device).split(network.hidden, -1)
+    outputs = network.onward(parameters, network.first(parameters, pixels), masks=masks)
+    targets = run.stimulus.symmetry * angles.to(run.device)
+    return READOUTS[network.readout].error(outputs, targets.to(run.dtype))
+
+
+def _pixels(run: _Run, faces: Tensor, angles: Tensor) -> Tensor:
+    """Show faces at angles, both (replicate, ..., sample), as pixels (replicate, ..., sample, pixel)."""
+    pixels = run.stimulus.pixels(faces.flatten(), angles.flatten(), dtype=run.dtype, device=run.device)
+    return pixels.view(*faces.shape, -1)
+
+
+def _batches(run: _Run, draws: dict[str, Tensor], steps: int) -> Iterator[dict[str, Tensor]]:
+    """Yield each step's pixels, angles and dropout masks; images are made for several steps at a time."""
+    together = max(1, _IMAGES // draws["face"][:, 0].numel())
+    for step in range(steps):
+        if step % together == 0:
+            part = slice(step, min(step + together, steps))
+            pixels = _pixels(run, draws["face"][:, part], draws["angle"][:, part])
+        batch = {name: draw[:, step] for name, draw in draws.items() if name != "face"}
+        yield batch | {"pixels": pixels[:, step % together]}
+
+
+def _draw(run: _Run, stage: Stage, replicates: list[int], block: int) -> dict[str, Tensor]:
+    """Draw a block's faces, angles and dropout masks: (replicate, step, sample[, unit])."""
+    shape, draws = (_BLOCK, stage.batch), {"face": [], "angle": [], "masks": []}
+    for r in replicates:
+        key, faces = (stage.name, block), run.faces(stage.split, r)
+        uniforms = {p: torch.rand(shape, generator=generator(run.seed, r, p, *key), dtype=torch.float64)
+                    for p in ("face", "angle")}  # fmt: skip
+        draws["face"].append(faces[(uniforms["face"] * len(faces)).long()])
+        draws["angle"].append(torch.from_numpy(stage.density.sample(uniforms["angle"].numpy())))
+        if run.network.dropout:
+            random = torch.rand((*shape, sum(run.network.hidden)), generator=generator(run.seed, r, "dropout", *key))
+            draws["masks"].append((random >= run.network.dropout).to(run.dtype))
+    return {name: torch.stack(drawn) for name, drawn in draws.items() if drawn}
+
+
+class _Best:
+    """Early stopping, replicate by replicate: the parameters at the lowest validation loss so far."""
+
+    def __init__(self, run: _Run, stage: Stage, replicates: list[int]) -> None:
+        self._run, self._stage = run, stage
+        draws = [generator(run.seed, r, "validation", stage.name) for r in replicates]
+        uniforms = torch.stack([torch.rand((2, 512), generator=g, dtype=torch.float64) for g in draws])
+        faces = [run.faces(stage.validation, r) for r in replicates]
+        chosen = [f[(u[0] * len(f)).long()] for f, u in zip(faces, uniforms, strict=True)]
+        self._faces, self._angles = (
+            torch.stack(chosen),
+            torch.from_numpy(stage.density.sample(uniforms[:, 1].numpy())),
+        )
+        self.loss, self.step = (
+            torch.full((len(replicates),), torch.inf, dtype=run.dtype),
+            torch.zeros(len(replicates)),
+        )
+        self.parameters: Parameters = {}
+
+    def all_stopped(self, parameters: Parameters, step: int) -> bool:
+        with torch.no_grad():
+            errors = _errors(self._run, parameters, _pixels(self._run, self._faces, self._angles), self._angles)
+            loss = LOSSES[self._stage.loss](errors).mean(1).cpu()
+        running = step - self.step <= self._stage.patience
+        better = running & (loss < self.loss)
+        self.loss[better], self.step[better] = loss[better], float(step)
+        if not self.parameters:
+            self.parameters = {n: t.detach().clone() for n, t in parameters.items()}
+        for name, tensor in parameters.items():
+            self.parameters[name][better] = tensor.detach()[better]
+        return not running.any()
+
+    def state(self) -> dict:
+        return {"loss": self.loss, "step": self.step, "parameters": self.parameters}
+
+
+def _set_moments(adam: torch.optim.Adam, parameters: Parameters, moments: list[dict[str, Tensor]], run: _Run) -> None:
+    for name, tensor in parameters.items():
+        stacked = {m: torch.stack([s[f"{name}.{m}"] for s in moments]).to(run.device) for m in _MOMENTS}
+        adam.state[tensor] = {"step": moments[0]["step"].clone(), **stacked}

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+
+import fisherbook as fb
+from fisherbook import angles as circle
+from fisherbook.store import Store
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return fb.load_faces("orl", size=16, folds=4)
+
+
+@pytest.fixture(scope="module")
+def stimulus(faces):
+    return fb.Stimulus(faces)
+
+
+@pytest.fixture(scope="module")
+def ensemble(stimulus, tmp_path_factory):
+    network = fb.Network(hidden=(12, 6), nonlinearity="gelu", dropout=0.1)
+    stages = [fb.Stage("uniform", fb.uniform(), steps=30, batch=8)]
+    return fb.train(stimulus, network, stages, 3, store=Store(tmp_path_factory.mktemp("s")), progress=False)
+
+
+def as_module(ensemble, replicate):
+    """The same network as an ordinary torch module of images."""
+    layers = [torch.nn.Flatten()]
+    stimulus_size, parameters = 16, ensemble["uniform"]
+    aperture = fb.Stimulus(fb.load_faces("orl", size=stimulus_size)).aperture
+    for name in ensemble.network.layers:
+        weight, bias = parameters[f"{name}.weight"][replicate], parameters[f"{name}.bias"][replicate]
+        if name == "hidden1":
+            placed = torch.zeros(len(weight), stimulus_size**2)
+            placed[:, aperture] = weight / 0.25
+            bias, weight = bias - 0.5 * placed.sum(1), placed
+        linear = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], weight.shape[0])
+        linear.weight.data, linear.bias.data = weight.double(), bias.double()
+        layers += [linear, torch.nn.GELU()]
+    return torch.nn.Sequential(*layers[:-1]).double()
+
+
+@pytest.mark.parametrize("rotation", ["harmonic", "bilinear"])
+def test_tangents_are_the_derivative_of_the_responses(ensemble, faces, rotation):
+    step, at = 1e-6, np.array([-2.0, 0.1, 3.0])
+    activity = fb.record(ensemble, fb.Stimulus(faces, rotation), at)
+    difference = (activity.shifted(step).responses() - activity.shifted(-step).responses()) / (2 * step)
+    error = (difference - activity.whole()[1]).abs() / difference.abs().max()
+    assert error.quantile(0.99) < 1e-3
+
+
+def test_an_ensemble_is_recorded_as_the_same_network_seen_through_its_images(ensemble, stimulus):
+    shown = stimulus.faces.split("test", fold=1)
+    module = fb.record(as_module(ensemble, 1), stimulus, [0.3, -1.0], split=shown)
+    fast = fb.record(ensemble, stimulus, [0.3, -1.0], split="test")
+    for ours, theirs in zip(fast.whole(), module.whole(), strict=True):
+        assert torch.allclose(ours[1], theirs[0], atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_a_modules_inner_layer_can_be_recorded_and_its_hook_is_gone_afterwards(ensemble, stimulus):
+    module = as_module(ensemble, 0)
+    activity = fb.record(module, stimulus, 3, layer="2")
+    assert activity.responses().shape == (1, 3, 120, 12) and activity.key is None
+    assert not any(m._forward_hooks for m in module.modules())
+
+
+def test_chunks_cover_all_angles_whatever_the_memory(ensemble, stimulus):
+    whole = fb.record(ensemble, stimulus, 20)
+    small = fb.record(ensemble, stimulus, 20, memory=1)
+    assert len(list(small.chunks())) == 20
+    assert torch.allclose(whole.responses(), small.responses(), atol=1e-12)
+
+
+def test_each_replicate_is_shown_its_own_held_out_people(ensemble, stimulus):
+    activity = fb.record(ensemble, stimulus, 1)
+    for row, replicate in enumerate(activity.replicate):
+        held_out = stimulus.faces.split("test", fold=int(replicate))
+        assert (activity.face[row] == held_out).all()
+        assert (activity.identity[row] == stimulus.faces.identity[held_out]).all()
+
+
+def test_a_subset_is_the_same_faces_fewer(ensemble, stimulus):
+    activity = fb.record(ensemble, stimulus, 4)
+    some = activity.subset([3, 5])
+    assert torch.equal(some.responses(), activity.responses()[:, :, [3, 5]])
+    assert some.identity.shape == (3, 2) and some.key != activity.key
+
+
+def test_the_reported_angle_comes_with_its_derivative(ensemble, stimulus):
+    decoded = fb.record(ensemble, stimulus, [0.2, 2.0]).decoded()
+    step = 1e-6
+    difference = circle.wrap(decoded.shifted(step).responses() - decoded.shifted(-step).responses()) / (2 * step)
+    slope = decoded.whole()[1]
+    assert (difference - slope).abs().quantile(0.99) < 1e-4 * slope.abs().max()
+
+
+def test_dropout_at_recording_is_internal_noise_of_the_faces_and_is_said_so(ensemble, stimulus):
+    still, noisy = (fb.record(ensemble, stimulus, 3, dropout=d) for d in (False, True))
+    assert noisy.attrs["dropout"] == "on" and "dropout" not in still.attrs
+    assert not torch.allclose(still.responses(), noisy.responses())
+    assert torch.equal(noisy.responses(), noisy.responses())
+
+
+def test_keys_tell_recordings_apart(ensemble, stimulus, faces):
+    keys = [
+        fb.record(ensemble, stimulus).key,
+        fb.record(ensemble, stimulus, layer="hidden1").key,
+        fb.record(ensemble, stimulus, stage="initial").key,
+        fb.record(ensemble, stimulus, split="train").key,
+        fb.record(ensemble, stimulus, dropout=True).key,
+        fb.record(ensemble, fb.Stimulus(faces, "bilinear")).key,
+        fb.record(ensemble.select([1]), stimulus).key,
+    ]
+    assert len(set(keys)) == len(keys)
+    assert fb.record(ensemble, stimulus, 7).key == keys[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"stage": "uniforn"},
+            "stage must be one of initial, uniform, not 'uniforn'; did you mean 'uniform'",
+        ),
+        ({"layer": "out"}, "layer must be one of hidden1, hidden2, output, not 'out'; did you mean 'output'"),
+        ({"split": "tset"}, "did you mean 'test'"),
+        ({"split": [-1]}, "faces must be indices from 0 to 399"),
+    ],
+)
+def test_a_bad_recording_meets_one_sentence(ensemble, stimulus, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fb.record(ensemble, stimulus, **options)
+
+
+def test_only_the_output_is_decoded(ensemble, stimulus):
+    with pytest.raises(ValueError, match="only a network's output layer can be decoded, not 'hidden1'"):
+        fb.record(ensemble, stimulus, layer="hidden1").decoded()

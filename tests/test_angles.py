@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fisherbook import angles as circle
+
+DENSITIES = [
+    circle.uniform(),
+    circle.uniform(-1.0, 0.5),
+    circle.uniform(2.0, 4.0),
+    circle.von_mises(np.pi / 2, 3),
+    circle.von_mises(-3, 200),
+    circle.tabulated(1 + 0.5 * np.cos(circle.grid(50))),
+    circle.tabulated([0, 0, 1, 2, 0, 0]),
+]
+
+
+def test_the_grid_is_half_open():
+    grid = circle.grid(8)
+    assert grid[0] == -np.pi and grid[-1] < np.pi and len(grid) == 8
+    assert np.allclose(np.diff(grid), 2 * np.pi / 8)
+
+
+@given(st.floats(-50, 50))
+def test_wrapping_lands_on_the_half_open_circle_and_keeps_the_direction(angle):
+    wrapped = circle.wrap(angle)
+    assert -np.pi <= wrapped < np.pi
+    assert np.isclose(np.cos(wrapped), np.cos(angle)) and np.isclose(np.sin(wrapped), np.sin(angle), atol=1e-12)
+
+
+@pytest.mark.parametrize("density", DENSITIES, ids=lambda d: f"{d.kind}{len(d.parameters)}")
+def test_a_density_integrates_to_one_and_samples_what_it_says(density):
+    fine = circle.grid(200_000)
+    mass = density.pdf(fine) * 2 * np.pi / len(fine)
+    assert np.isclose(mass.sum(), 1, atol=1e-4)
+    samples = density.sample((np.arange(100_000) + 0.5) / 100_000)
+    assert samples.min() >= -np.pi and samples.max() < np.pi
+    for k in (1, 2, 3):
+        assert np.isclose(np.exp(1j * k * samples).mean(), (mass * np.exp(1j * k * fine)).sum(), atol=2e-4)
+    assert density.contains(samples).all()
+    assert (density.pdf(samples) > 0).mean() > 0.999
+
+
+def test_von_mises_is_the_textbook_density():
+    from scipy.stats import vonmises
+
+    at = circle.grid(17)
+    assert np.allclose(circle.von_mises(0.3, 2.5).pdf(at), vonmises.pdf(at, 2.5, loc=0.3))
+
+
+def test_the_support_of_a_table_is_the_arc_around_its_mass():
+    n = 12
+    values = np.zeros(n)
+    values[[0, 1, 11]] = 1  # straddles ±π
+    low, high = circle.tabulated(values).support
+    assert np.isclose(high - low, 2 * np.pi / n * 4)
+    assert circle.tabulated(values).contains(-np.pi) and not circle.tabulated(values).contains(0.0)
+
+
+def test_densities_are_values_that_can_be_compared_and_hashed():
+    assert circle.von_mises(0, 1) == circle.von_mises(2 * np.pi, 1.0)
+    assert len({circle.uniform(), circle.uniform(), circle.von_mises(0, 0)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: circle.grid(0), "angles must be a whole number of at least 1, not 0"),
+        (lambda: circle.von_mises(0, -1), "kappa must be a finite number of at least 0, not -1"),
+        (lambda: circle.uniform(1, 0), "uniform needs low < high"),
+        (lambda: circle.tabulated([1, -1, 2]), "values must be at least 3 finite, non-negative numbers"),
+        (lambda: circle.as_angles([[0.1]]), "angles must have the dimensions"),
+        (lambda: circle.as_angles([np.nan]), "angles must be finite"),
+    ],
+)
+def test_bad_angles_and_densities_meet_one_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=20), st.floats(-10, 10))
+def test_the_circular_mean_turns_with_its_angles(angles, turn):
+    turned = circle.circular_mean(np.array(angles) + turn)
+    assert abs(np.exp(1j * turned) - np.exp(1j * (circle.circular_mean(angles) + turn))) < 1e-9

@@ -1,0 +1,225 @@
+import importlib.util
+import json
+import re
+
+import nbformat
+import pytest
+from small_book import FINDING, PARAMETERS, ROOT, small_book, write_notebook
+
+from fisherbook import publish
+
+
+@pytest.fixture
+def root(tmp_path):
+    return small_book(tmp_path)
+
+
+@pytest.fixture
+def no_site(monkeypatch):
+    """Leave Jupyter Book out where only the notebooks matter."""
+    monkeypatch.setattr(publish, "_site", lambda root, copy, output, *options: output / "_build" / "html")
+
+
+def text_of(path):
+    cells = nbformat.read(path, as_version=4).cells
+    outputs = (output for cell in cells if cell.cell_type == "code" for output in cell.outputs)
+    return "".join(output.get("text", "") for output in outputs)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    root = small_book(tmp_path_factory.mktemp("built"))
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, FINDING, "print(replicates)")
+    sources = {path: path.read_bytes() for path in (root / "book").rglob("*") if path.is_file()}
+    page = publish.build(root=root)
+    assert {path: path.read_bytes() for path in (root / "book").rglob("*") if path.is_file()} == sources
+    return page.parent
+
+
+def test_site_shows_the_finding_with_its_interval_its_verdict_and_a_link_to_its_page(built):
+    page = (built / "intro.html").read_text()
+    assert '<a class="reference internal" href="first.html">' in page
+    assert "4.00 [3.78, 4.22]" in page
+    assert '<span class="fb-verdict fb-reproduced">reproduced</span>' in page
+
+
+def test_a_page_says_which_profile_and_parameters_made_it(built):
+    made = "Made with the <b>quick</b> profile: replicates = 4, kappa = 0.5, source = orl, fast = False"
+    assert made in (built / "first.html").read_text()
+
+
+def test_site_refers_to_no_other_host_for_what_it_loads(built):
+    for page in built.glob("*.html"):
+        text = page.read_text()
+        assert 'src="http' not in text
+        assert '<link rel="stylesheet" type="text/css" href="http' not in text
+    assert (built / "_static" / "vendor" / "mathjax" / "tex-chtml.js").is_file()
+
+
+def test_executed_notebook_has_no_clock_times(built):
+    executed = nbformat.read(built.parent / "book" / "quick" / "first.ipynb", as_version=4)
+    assert "papermill" not in executed.metadata
+    assert all(not {"papermill", "execution"} & set(cell.metadata) for cell in executed.cells)
+
+
+def test_profile_overrides_parameters_and_folds_the_injected_cell(root, no_site):
+    publish.build("published", root)
+    path = root / "_build" / "book" / "published" / "first.ipynb"
+    assert text_of(path) == "0.005 orl False\n"
+    (injected,) = (
+        c for c in nbformat.read(path, as_version=4).cells if "injected-parameters" in c.metadata.get("tags", [])
+    )
+    assert "hide-input" in injected.metadata.tags
+
+
+def test_colophon_is_executed_last_and_reads_the_records(root, no_site):
+    publish.build(root=root)
+    copy = root / "_build" / "book" / "quick"
+    (record,) = json.loads(text_of(copy / "colophon.ipynb"))
+    assert record["notebook"] == "first"
+    assert record["parameters"] == {"replicates": 4, "kappa": 0.5, "source": "orl", "fast": False}
+    assert record["budget"] == 30
+    assert 0 < record["seconds"] < 60
+
+
+def test_an_unchanged_notebook_is_not_executed_again_and_a_changed_one_is(root, no_site):
+    marker = root / "marker"
+    run = f"with open({str(marker)!r}, 'a') as file:\n    file.write('x')"
+    path = root / "book" / "first.ipynb"
+    write_notebook(path, PARAMETERS, run)
+    for expected in ("x", "x"):
+        publish.build(root=root)
+        assert marker.read_text() == expected
+    write_notebook(path, PARAMETERS, run + "\n")
+    publish.build(root=root)
+    assert marker.read_text() == "xx"
+    (root / "data").mkdir()
+    (root / "data" / "faces.npz").write_bytes(b"other data")
+    publish.build(root=root)
+    assert marker.read_text() == "xxx"
+
+
+def test_a_record_without_its_notebook_counts_for_nothing(root, no_site):
+    publish.build(root=root)
+    executed = root / "_build" / "executed" / "quick"
+    (executed / "first.ipynb").unlink()
+    (executed / "colophon.json").write_text("{")
+    publish.build(root=root)
+    assert (executed / "first.ipynb").is_file()
+
+
+def test_kernels_share_the_cores_hash_alike_and_draw_no_progress_bars(root, no_site):
+    look = "import os; print(*(os.environ[n] for n in ('OMP_NUM_THREADS', 'PYTHONHASHSEED', 'TQDM_DISABLE')))"
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, look)
+    publish.build(root=root)
+    threads, seed, disabled = text_of(root / "_build" / "book" / "quick" / "first.ipynb").split()
+    assert int(threads) >= 1
+    assert (seed, disabled) == ("0", "1")
+
+
+def test_a_failing_notebook_is_named_with_its_cell_and_its_error(root):
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, "1 / 0")
+    with pytest.raises(RuntimeError) as failure:
+        publish.build(root=root)
+    assert str(failure.value) == (
+        "first.ipynb failed in cell [2], which begins '1 / 0':\n  ZeroDivisionError: division by zero"
+    )
+
+
+def test_a_warning_in_a_notebook_does_not_reach_a_page_but_fails_the_build(root):
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, "import warnings\n\nwarnings.warn('careful')")
+    with pytest.raises(RuntimeError, match=r"(?s)the site was not built:.*first\.ipynb.*stderr"):
+        publish.build(root=root)
+
+
+def test_a_link_to_nowhere_fails_the_build(root):
+    (root / "book" / "intro.md").write_text("# A book\n\n[nowhere](nowhere.md)\n")
+    with pytest.raises(RuntimeError, match=r"(?s)the site was not built:.*nowhere"):
+        publish.build(root=root)
+
+
+def test_a_rerun_has_a_page_and_a_folder_of_its_own(root):
+    page = publish.rerun("first", ["replicates=7", "source=my faces", "fast=true"], root=root)
+    assert page.is_relative_to(root / "_build" / "runs" / "first")
+    assert "3.5 my faces True" in page.read_text()
+    assert not (root / "_build" / "html").exists()
+    again = publish.rerun("first", ["fast=True", "replicates=7", "source=my faces"], root=root)
+    assert again == page
+    assert publish.rerun("first", ["replicates=8"], root=root) != page
+
+
+@pytest.mark.parametrize(
+    ("notebook", "settings", "sentence"),
+    [
+        ("frist", [], "notebook must be one of first, colophon, not 'frist'; did you mean 'first'?"),
+        ("first", ["replicate=3"], "not 'replicate'; did you mean 'replicates'?"),
+        ("first", ["replicates"], "a parameter must be given as name=value, not 'replicates'"),
+        ("first", ["replicates=3.5"], "replicates must be of type int, not '3.5'"),
+        ("first", ["kappa=much"], "kappa must be of type float, not 'much'"),
+        ("first", ["fast=1"], "fast must be of type bool, not '1'"),
+    ],
+)
+def test_what_cannot_be_rerun_is_told_in_a_sentence(root, notebook, settings, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)) as refusal:
+        publish.rerun(notebook, settings, root=root)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_profile_with_an_unknown_notebook_or_parameter_is_refused(root):
+    profile = root / "book" / "profiles" / "prior.yml"
+    profile.write_text("second: {}\n")
+    with pytest.raises(ValueError, match=r"a notebook in prior\.yml must be one of first, colophon, not 'second'"):
+        publish.build("prior", root)
+    profile.write_text("first: {kapa: 2}\n")
+    with pytest.raises(ValueError, match="did you mean 'kappa'"):
+        publish.build("prior", root)
+    with pytest.raises(ValueError, match="profile must be one of quick, published, prior"):
+        publish.build("quik", root)
+
+
+@pytest.mark.parametrize("declared", ["replicates: list = [1]  # no scalar", "replicates = 4  # no type"])
+def test_a_parameter_of_another_kind_is_refused(root, declared):
+    path = root / "book" / "first.ipynb"
+    write_notebook(path, declared.replace("replicates", "replicates:", 1) if ":" not in declared else declared)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source = declared
+    nbformat.write(notebook, path)
+    with pytest.raises(ValueError, match=r"the type of replicates in first\.ipynb must be one of int, float, str"):
+        publish.parameters(path)
+
+
+def test_list_names_notebooks_titles_and_parameters(root):
+    listing = publish.describe(root).splitlines()
+    assert listing[0] == "first: Title of first"
+    assert listing[1].split() == ["replicates=4", "networks"]
+    assert listing[-1] == "colophon: Title of colophon"
+
+
+def test_a_book_is_found_from_any_folder_within_it(root, monkeypatch):
+    assert publish.find_root(root / "book" / "profiles") == root
+    monkeypatch.setattr(publish.store, "checkout", lambda: None)
+    with pytest.raises(FileNotFoundError, match="there is no book"):
+        publish.find_root("/")
+
+
+def test_a_failed_execution_leaves_no_record_of_an_earlier_one(root, no_site):
+    path = root / "book" / "first.ipynb"
+    source = path.read_bytes()
+    publish.build(root=root)
+    write_notebook(path, PARAMETERS, "1 / 0")
+    with pytest.raises(RuntimeError):
+        publish.build(root=root)
+    path.write_bytes(source)
+    publish.build(root=root)
+    assert text_of(root / "_build" / "book" / "quick" / "first.ipynb") == "2.0 orl False\n"
+
+
+def test_the_table_of_findings_survives_bars_in_claims_and_statistics_without_interval():
+    spec = importlib.util.spec_from_file_location("glance", ROOT / "book" / "_ext" / "glance.py")
+    glance = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(glance)
+    row = {"sentence": "F grows with |x|", "page": "x.ipynb", "shown": [1.0, float("-inf"), float("inf")]}
+    row |= {"thresholds": [0.5], "direction": "above", "number": "1 (no interval)", "rule": "> 0.5"}
+    (line,) = glance.table([row | {"verdict": "inconclusive"}]).splitlines()[2:]
+    assert line.startswith(r"| [F grows with \|x\|](x.ipynb) | <span class=")
+    assert "claimed: &gt; 0.5" in line

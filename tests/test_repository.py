@@ -1,0 +1,171 @@
+"""What holds the repository together: the same names in every list, and notebooks that keep to their form."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from commit_notebooks import is_checked, ready
+from packaging.requirements import Requirement
+from sphinx_external_toc.parsing import parse_toc_yaml
+
+from fisherbook import publish
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+PACKAGE = ROOT / "fisherbook"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+
+# Where conda-forge's name is another than PyPI's, or more than one package.
+CONDA_NAMES = {"torch": ["pytorch"], "h5netcdf": ["h5netcdf", "h5py"]}
+IMPORT_NAMES = {
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "IPython": "ipython",
+    "sphinx_external_toc": "jupyter-book",
+}
+IMPORT_NAMES |= {"sphinx": "jupyter-book", "docutils": "jupyter-book", "nbclient": "papermill"}
+
+
+def requirements(*extras):
+    """Map the names of dependencies, extras included, to their version ranges."""
+    lines = PROJECT["project"]["dependencies"]
+    for extra in extras:
+        lines = lines + PROJECT["project"]["optional-dependencies"][extra]
+    return {Requirement(line).name: Requirement(line).specifier for line in lines}
+
+
+EVERYTHING = requirements(*PROJECT["project"]["optional-dependencies"])
+
+
+def constraints():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if not line.startswith("#"))
+
+
+def test_environment_names_the_packages_of_the_project_with_the_same_ranges():
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    with_pip = listed.pop()["pip"]
+    assert with_pip.pop() == "--editable ."
+    environment = {(r := Requirement(line)).name: r.specifier for line in listed + with_pip}
+    assert environment.pop("python") == PROJECT["project"]["requires-python"]
+    assert "pip" in environment
+    del environment["pip"]
+    expected = {}
+    for name, specifier in EVERYTHING.items():
+        names = CONDA_NAMES.get(name, [name])
+        expected |= {names[0]: specifier} | dict.fromkeys(names[1:], "")
+    assert {n: str(s) for n, s in environment.items()} == {n: str(s) for n, s in expected.items()}
+
+
+def test_constraints_name_one_tested_version_of_every_dependency_within_its_range():
+    tested = constraints()
+    if not tested:
+        pytest.skip("constraints.txt is empty, to try the newest versions")
+    for name, specifier in EVERYTHING.items():
+        assert specifier.contains(tested[name.lower()]), f"{name} {tested[name.lower()]} is not {specifier}"
+
+
+def test_installed_versions_are_within_the_ranges():
+    for name, specifier in requirements("dev").items():
+        assert specifier.contains(version(name)), f"{name} {version(name)} is not {specifier}"
+
+
+def imported(source):
+    """Yield the dotted names that a module imports, relative ones with their dots."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            separator = "" if prefix.endswith(".") else "."
+            yield from (prefix + separator + alias.name for alias in node.names)
+
+
+def code_of(path):
+    if path.suffix == ".py":
+        return path.read_text(encoding="utf-8")
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def test_whatever_is_imported_is_a_dependency():
+    known = {name.lower() for name in requirements("cluster")} | {"fisherbook"}
+    for path in [*PACKAGE.rglob("*.py"), *(BOOK / "_ext").glob("*.py"), *NOTEBOOKS]:
+        for name in imported(code_of(path)):
+            top = name.partition(".")[0]
+            if top and top not in sys.stdlib_module_names:
+                package = IMPORT_NAMES.get(top, top).replace("_", "-").lower()
+                assert package in known, f"{path.name} imports {top}, which pyproject.toml does not name"
+
+
+def test_every_page_is_in_the_table_of_contents_and_the_reverse():
+    listed = set(parse_toc_yaml(BOOK / "_toc.yml"))
+    pages = {path.stem for path in BOOK.iterdir() if path.suffix in (".md", ".ipynb")}
+    assert listed == pages
+
+
+def test_every_notebook_has_a_budget_and_the_reverse():
+    budgets = yaml.safe_load((BOOK / "budgets.yml").read_text())
+    assert set(budgets) == {path.stem for path in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("profile", publish.PROFILES)
+def test_profiles_name_parameters_that_the_notebooks_have(profile):
+    assert set(publish.profile_values(BOOK, profile)) == {path.stem for path in NOTEBOOKS}
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    notebook = nbformat.read(request.param, as_version=4)
+    notebook.name = request.param.stem
+    return notebook
+
+
+def test_notebook_is_committed_without_output_but_its_verdicts(notebook):
+    clean = ready(notebook)
+    for cell, expected in zip(notebook.cells, clean.cells, strict=True):
+        assert cell.metadata == expected.metadata, "run `make notebooks`"
+        if cell.cell_type == "code":
+            assert cell.execution_count == expected.execution_count, "run `make notebooks`"
+            assert cell.outputs == expected.outputs, "run `make notebooks`"
+
+
+def test_checked_cells_print_nothing_but_verdicts(notebook):
+    for cell in filter(is_checked, notebook.cells):
+        for output in cell.outputs:
+            assert output.output_type == "stream"
+            for line in output.text.splitlines():
+                assert re.fullmatch(r".+: (reproduced|not reproduced|inconclusive)", line)
+
+
+def test_a_notebook_with_findings_has_one_checked_cell_and_its_verdicts(notebook):
+    finds = any("glue_findings(" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    checked = list(filter(is_checked, notebook.cells))
+    assert len(checked) == finds
+    assert all(cell.outputs for cell in checked), "run `make book` and then `make notebooks`"
+
+
+def test_notebook_is_short_and_needs_no_path(notebook):
+    assert len(notebook.cells) <= 25
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert not re.search(r"sys\.path|os\.chdir|%cd|%run|^!", source, re.MULTILINE)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 10, f"{node.name} is longer than 10 lines"
+
+
+def test_parameters_are_typed_commented_scalars(notebook):
+    if notebook.name == publish.LAST:
+        pytest.skip("the colophon has no parameters")
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    for line in cell.source.splitlines():
+        assert re.fullmatch(r"\w+: (int|float|str|bool) = [^#]+  # \S.*", line), line
+    assert len(publish.parameters(BOOK / f"{notebook.name}.ipynb")) == len(cell.source.splitlines())

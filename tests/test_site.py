@@ -1,0 +1,144 @@
+"""The built site in a real browser, as a reader meets it: on a wide and a narrow screen, with no network."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from sphinx_external_toc.parsing import parse_toc_yaml
+
+SITE = Path(__file__).parents[1] / "_build" / "html"
+PAGES = list(parse_toc_yaml(SITE.parents[1] / "book" / "_toc.yml"))
+WIDTHS = (1280, 390)  # px
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+# Panel and Bokeh draw in shadow roots, which a selector does not enter: walk them.
+ELEMENTS = """function* elements(root) {
+  for (const e of root.querySelectorAll('*')) { yield e; if (e.shadowRoot) yield* elements(e.shadowRoot); }
+}"""
+# One root per page may stay empty: that of the cell that loads HoloViews.
+DRAWN = (
+    "() => {"
+    + ELEMENTS
+    + """
+  const painted = canvas => canvas.width > 0 && canvas.getContext('2d')
+    .getImageData(0, 0, canvas.width, canvas.height).data.some((v, i) => i % 4 === 3 && v > 0);
+  const roots = [...document.querySelectorAll('div[data-root-id]')].map(root => [...elements(root)]);
+  const drawn = root => root.filter(e => e.classList.contains('bk-Canvas'))
+    .every(canvas => [...elements(canvas.shadowRoot)].some(e => e.tagName === 'CANVAS' && painted(e)));
+  return roots.filter(root => root.length === 0).length <= 1 && roots.every(drawn);
+}"""
+)
+CUT = (
+    "() => {"
+    + ELEMENTS
+    + """
+  const article = document.querySelector('article').getBoundingClientRect();
+  return [...elements(document.querySelector('article'))]
+    .filter(e => e.tagName === 'CANVAS' && e.getBoundingClientRect().right > article.right + 1).length;
+}"""
+)
+NAMELESS = (
+    "() => {"
+    + ELEMENTS
+    + """
+  return [...elements(document)]
+    .filter(e => e.getAttribute('role') === 'slider' && !e.getAttribute('aria-label')).length;
+}"""
+)
+
+
+def _absent(what):
+    """Skip a test for want of something, or fail it where the site is required."""
+    sentence = f"{what}; the site is not tested"
+    if os.environ.get("REQUIRE_SITE") == "1":
+        pytest.fail(sentence)
+    pytest.skip(sentence)
+
+
+@pytest.fixture(scope="module")
+def address():
+    if not (SITE / "index.html").is_file():
+        _absent("there is no built site, which `make book` makes")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        _absent(f"there is no browser ({', '.join(BROWSERS)})")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Open a page of the site; in the end, all that went wrong meanwhile fails the test."""
+    faults, opened = [], []
+
+    def open_page(path, width=1280, base=address):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        opened.append(page)
+        page.on(
+            "request",
+            lambda r: r.url.startswith((base, "data:", "blob:")) or faults.append(f"asks for {r.url}"),
+        )
+        page.on("requestfailed", lambda r: faults.append(f"failed to load {r.url}"))
+        page.on("response", lambda r: r.ok or faults.append(f"status {r.status} for {r.url}"))
+        page.on("pageerror", lambda e: faults.append(f"script error: {e}"))
+        page.on(
+            "console",
+            lambda m: m.type in ("error", "warning") and faults.append(f"console {m.type}: {m.text}"),
+        )
+        page.goto(f"{base}/{path}", wait_until="load")
+        page.wait_for_function(DRAWN, timeout=20_000)
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole(open_page, name, width):
+    page = open_page(f"{name}.html", width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    assert page.evaluate(CUT) == 0, "a plot is cut off"
+    assert not page.locator("mjx-merror").count(), "a formula is wrong"
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
+    page.wait_for_function(f"() => ({NAMELESS})() === 0", timeout=5000)
+
+
+def test_index_leads_to_the_first_page_and_search_finds_a_term(open_page):
+    assert open_page("index.html").wait_for_url("**/intro.html") is None
+    page = open_page("search.html?q=information")
+    page.wait_for_selector("#search-results li", timeout=10_000)
+
+
+def test_site_opens_from_the_disk(open_page):
+    page = open_page("intro.html", base=SITE.as_uri())
+    assert page.locator("article h1").first.is_visible()
+
+
+def test_site_is_small(address):
+    assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < 40e6
+    assert all(path.stat().st_size < 1.5e6 for path in SITE.glob("*.html"))
