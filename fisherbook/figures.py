@@ -100,12 +100,14 @@ def replicates(
     thin, band : bool
         Draw single replicates, and the interval.
     floor : float, optional
-        For a logarithmic axis: what lies below is not drawn, and bands end there.
+        For a logarithmic axis, 0 for instance: only what lies above is drawn, and bands end at half the smallest
+        value that is.
     """
     values = values.transpose("replicate", along)
     shade, x, rows = color(name or label), values[along].values, values.values
     mean, count = rows.mean(0), len(rows)
-    low = -np.inf if floor is None else floor
+    drawn = np.vstack([rows, mean])
+    low = -np.inf if floor is None else drawn.min(initial=np.inf, where=drawn > floor) / 2
     horizontal = ANGLE if along == "angle" else hv.Dimension(along, label=_labelled(values[along]))
 
     def curve(y: np.ndarray, **options: Any) -> hv.Curve:
