@@ -1,4 +1,7 @@
-"""Losses on the angular error: what training is asked to make small."""
+"""Losses on the angular error: what training is asked to make small.
+
+Instead of one of these, training may take each readout's own `LIKELIHOOD`, a function of its outputs (see networks).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LIKELIHOOD = "likelihood"
 _ROUNDING = 0.01  # rad; below it |Δ|^½ and log|Δ| are rounded off, so that their gradients stay finite
 
 

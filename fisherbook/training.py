@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from . import checks
 from .angles import Density
-from .losses import LOSSES
+from .losses import LIKELIHOOD, LOSSES
 from .networks import READOUTS, Network, Parameters
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
@@ -46,7 +46,7 @@ class Stage:
     density : Density
         From which training angles are drawn.
     loss : str
-        One of `LOSSES`.
+        One of `LOSSES`, or ``likelihood``: the readout's own.
     steps, batch : int
         Optimiser steps, and samples (face, angle) per step and replicate.
     learning_rate : float
@@ -78,7 +78,7 @@ class Stage:
             raise ValueError(f"a stage's name must be a word other than {INITIAL!r}, not {self.name!r}")
         if not isinstance(self.density, Density):
             raise TypeError(f"density must come from uniform, von_mises or tabulated, not {self.density!r}")
-        checks.one_of("loss", self.loss, LOSSES)
+        checks.one_of("loss", self.loss, [*LOSSES, LIKELIHOOD])
         checks.one_of("optimizer_state", self.optimizer_state, ["reset", "kept"])
         checks.whole_number("steps", self.steps)
         checks.whole_number("batch", self.batch)
@@ -280,6 +280,9 @@ def _checked(stages: Sequence[Stage], network: Network, stimulus: Stimulus) -> t
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"stages must be at least one stage, each with its own name, not {names}")
+    if READOUTS[network.readout].likelihood is None and any(stage.loss == LIKELIHOOD for stage in stages):
+        having = ", ".join(readout.name for readout in READOUTS.values() if readout.likelihood)
+        raise ValueError(f"the {network.readout} readout has no likelihood of its own, only these have: {having}")
     if not READOUTS[network.readout].full_circle:
         for stage in stages:
             low, high = (edge * stimulus.symmetry for edge in stage.density.support)
@@ -377,8 +380,7 @@ def _first_failure(loss: Tensor) -> int:
 
 def _step(run: _Run, stage: Stage, parameters: Parameters, adam: torch.optim.Adam, batch: dict[str, Tensor]) -> Tensor:
     """Make one optimiser step and return each replicate's loss before it."""
-    errors = _errors(run, parameters, batch["pixels"], batch["angle"], batch.get("masks"))
-    loss = LOSSES[stage.loss](errors).mean(1)
+    loss = _losses(run, stage, parameters, batch["pixels"], batch["angle"], batch.get("masks"))
     adam.zero_grad(set_to_none=True)
     loss.sum().backward()
     if stage.clip is not None:
@@ -391,13 +393,18 @@ def _step(run: _Run, stage: Stage, parameters: Parameters, adam: torch.optim.Ada
     return loss.detach()
 
 
-def _errors(run: _Run, parameters: Parameters, pixels: Tensor, angles: Tensor, masks: Tensor | None = None) -> Tensor:
-    """Return the angular errors (replicate, sample) for pixels (replicate, sample, pixel) of faces at angles."""
+def _losses(
+    run: _Run, stage: Stage, parameters: Parameters, pixels: Tensor, angles: Tensor, masks: Tensor | None = None
+) -> Tensor:
+    """Return each replicate's mean loss for pixels (replicate, sample, pixel) of faces at angles."""
     network = run.network
     masks = None if masks is None else masks.to(run.device).split(network.hidden, -1)
     outputs = network.onward(parameters, network.first(parameters, pixels), masks=masks)
-    targets = run.stimulus.symmetry * angles.to(run.device)
-    return READOUTS[network.readout].error(outputs, targets.to(run.dtype))
+    targets = (run.stimulus.symmetry * angles.to(run.device)).to(run.dtype)
+    readout = READOUTS[network.readout]
+    if stage.loss == LIKELIHOOD:
+        return readout.likelihood(outputs, targets).mean(1)
+    return LOSSES[stage.loss](readout.error(outputs, targets)).mean(1)
 
 
 def _pixels(run: _Run, faces: Tensor, angles: Tensor) -> Tensor:
@@ -453,8 +460,8 @@ class _Best:
 
     def all_stopped(self, parameters: Parameters, step: int) -> bool:
         with torch.no_grad():
-            errors = _errors(self._run, parameters, _pixels(self._run, self._faces, self._angles), self._angles)
-            loss = LOSSES[self._stage.loss](errors).mean(1).cpu()
+            pixels = _pixels(self._run, self._faces, self._angles)
+            loss = _losses(self._run, self._stage, parameters, pixels, self._angles).cpu()
         running = step - self.step <= self._stage.patience
         better = running & (loss < self.loss)
         self.loss[better], self.step[better] = loss[better], float(step)
