@@ -90,6 +90,8 @@ def measure(
     began = time.monotonic()
     what = _What(circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), delta)
     what.check(stimulus, network)
+    if any(isinstance(stage.density, tuple) for stage in stages):
+        raise ValueError("measure takes one density per stage, the same for all replicates")
     store, device, memory = store or default_store(), choose_device(device), as_bytes(memory)
     ensemble = train(stimulus, network, stages, replicates, seed, device, store=store, progress=progress)
     sound = [int(r) for r in ensemble.replicate if r not in ensemble.failures]

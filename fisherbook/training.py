@@ -319,11 +319,11 @@ def _checked(stages: Sequence[Stage], network: Network, stimulus: Stimulus, repl
         having = ", ".join(readout.name for readout in READOUTS.values() if readout.likelihood)
         raise ValueError(f"the {network.readout} readout has no likelihood of its own, only these have: {having}")
     if not READOUTS[network.readout].full_circle:
-        for stage, density in ((stage, density) for stage in stages for density in stage.densities):
+        for name, density in ((stage.name, density) for stage in stages for density in stage.densities):
             low, high = (edge * stimulus.symmetry for edge in density.support)
             if not -np.pi < low < high < np.pi:
                 raise ValueError(
-                    f"the {network.readout} readout needs densities that leave out ±π, but stage {stage.name!r} has "
+                    f"the {network.readout} readout needs densities that leave out ±π, but stage {name!r} has "
                     f"its support from {low:.3g} to {high:.3g} rad; use for instance uniform(-1.5, 1.5)"
                 )
     return tuple(stages)

@@ -214,3 +214,29 @@ def test_the_linear_readout_learns_on_part_of_the_circle(stimulus, store):
 def test_bad_curricula_meet_one_sentence(stimulus, call, error, sentence):
     with pytest.raises(error, match=sentence):
         call(stimulus)
+
+
+def test_each_replicate_may_have_its_own_density_and_sees_no_other(stimulus, tmp_path):
+    densities = tuple(fb.von_mises(angle, 3.0) for angle in (-1.0, 0.0, 2.0))
+    own = dataclasses.replace(STAGES[0], density=densities)
+    store = Store(tmp_path / "a")
+    together = train(stimulus, store, [own], dtype=torch.float64)
+    for r, density in enumerate(densities):
+        stage = dataclasses.replace(STAGES[0], density=density)
+        alone = train(stimulus, Store(tmp_path / "b"), [stage], replicates=[r], dtype=torch.float64)
+        assert alone.keys["uniform"][0] == together.keys["uniform"][r]
+        assert (together["uniform"]["hidden1.weight"][r] - alone["uniform"]["hidden1.weight"][0]).abs().max() < 1e-9
+    assert together.select([2]).stages[0].density == densities[2]
+    with pytest.raises(ValueError, match="density"):
+        train(stimulus, store, [own], replicates=2)
+
+
+def test_training_starts_at_stored_weights(stimulus, store):
+    whole = train(stimulus, store)
+    begun = train(stimulus, store, STAGES[:1])
+    ended = train(stimulus, store, STAGES[1:], start=begun.keys["uniform"])
+    for name, tensor in whole["focused"].items():
+        assert torch.equal(tensor, ended["focused"][name])
+    assert set(ended.keys["focused"]).isdisjoint(whole.keys["focused"])
+    with pytest.raises(ValueError, match="in the store"):
+        train(stimulus, store, STAGES[1:], start=["nothing"] * 3)
