@@ -32,7 +32,7 @@ def _compare(
 
 
 def _agreed(found: str, committed: str) -> str:
-    """Return the new lines, or the committed ones where either leaves a claim open."""
+    """Return the new lines, or the committed where either leaves a claim open."""
     lines = []
     for new, old in zip_longest(
         found.splitlines(), committed.splitlines(), fillvalue=""

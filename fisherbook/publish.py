@@ -304,7 +304,7 @@ def _site(root: Path, copy: Path, output: Path, *options: str) -> Path:
 def _copy(root: Path, copy: Path) -> None:
     """Copy a book without its notebooks, replacing a copy that is there."""
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(root / "book", copy, ignore=shutil.ignore_patterns("*.ipynb", ".*", "__pycache__"))
+    shutil.copytree(root / "book", copy, ignore=shutil.ignore_patterns("*.ipynb", "conftest.py", ".*", "__pycache__"))
 
 
 def _known(executed: Path, name: str, key: str) -> Run | None:
