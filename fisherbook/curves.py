@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
+from scipy.signal import find_peaks
 from scipy.special import ive
 from torch import Tensor
 
@@ -226,3 +227,118 @@ def local_exponent(lags: ArrayLike, structure: ArrayLike) -> NDArray[np.float64]
     """
     x = np.log(lags) - np.log(lags).mean()
     return (np.log(structure) * x).sum(-1) / (x**2).sum() / 2
+
+
+def harmonics(values: ArrayLike, angles: ArrayLike, orders: Sequence[int] = range(1, 9)) -> NDArray[np.complex128]:
+    """Return the Fourier coefficients c_k = ⟨φ(θ) exp(-ikθ)⟩ of curves over the circle.
+
+    The k-th harmonic has its crests where kθ = -arg c_k, and its amplitude is 2 |c_k|.
+
+    Parameters
+    ----------
+    values : array_like, shape (..., angle)
+    angles : array_like, shape (angle,)
+        Equally spaced over the circle, rad.
+    orders : sequence of int
+        k.
+
+    Returns
+    -------
+    array, shape (..., order)
+    """
+    return np.asarray(values) @ np.exp(-1j * np.outer(angles, orders)) / len(angles)
+
+
+def shared_power(coefficients: ArrayLike) -> NDArray[np.float64]:
+    """Return C_k = (|Σ_r c_k^r|² - Σ_r |c_k^r|²) / (R (R - 1)), the mean over pairs of replicates of Re c_k^r c_k^s*.
+
+    It is |⟨c_k⟩|² without bias: 0 in the mean for replicates whose phases have nothing in common.
+
+    Parameters
+    ----------
+    coefficients : array_like of complex, shape (..., replicate, order)
+
+    Returns
+    -------
+    array, shape (..., order)
+    """
+    coefficients = np.asarray(coefficients)
+    count = coefficients.shape[-2]
+    own = (np.abs(coefficients) ** 2).sum(-2)
+    return (np.abs(coefficients.sum(-2)) ** 2 - own) / (count * (count - 1))
+
+
+def shared_harmonics(
+    values: ArrayLike,
+    angles: ArrayLike,
+    orders: Sequence[int] = range(1, 9),
+    draws: int = 4000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> xr.Dataset:
+    """Return the harmonic power that replicates share, against that of curves turned by independent random angles.
+
+    Parameters
+    ----------
+    values : array_like, shape (replicate, angle)
+    angles, orders
+        As in `harmonics`.
+    draws : int
+        Of random shifts, one per replicate, which all orders undergo together.
+
+    Returns
+    -------
+    Dataset
+        By order: ``power``, as `shared_power`; ``threshold``, which shifted curves stay below at all orders at once
+        with the probability `level`; and ``p_value``, likewise family-wise. An order's threshold is in
+        proportion to its root-mean-square power among shifted curves.
+    """
+    coefficients = harmonics(values, angles, orders)
+    shifts = np.random.default_rng(seed).uniform(-np.pi, np.pi, (draws, len(coefficients), 1))
+    null = shared_power(coefficients * np.exp(1j * np.asarray(orders) * shifts))
+    power, scale = shared_power(coefficients), np.sqrt((null**2).mean(0))
+    largest = (null / scale).max(-1)
+    p_value = (1 + (largest[:, None] >= power / scale).sum(0)) / (1 + draws)
+    found = {"power": power, "threshold": scale * np.quantile(largest, level), "p_value": p_value}
+    return xr.Dataset({name: ("order", value) for name, value in found.items()}, {"order": list(orders)})
+
+
+def peaks(values: ArrayLike, prominence: float = 0.0) -> NDArray[np.int64]:
+    """Return the positions, ascending, of a periodic curve's maxima that rise by `prominence` on both sides.
+
+    Parameters
+    ----------
+    values : array_like, shape (angle,)
+    """
+    values = np.asarray(values)
+    lowest = int(values.argmin())
+    turned = np.roll(values, -lowest)
+    found, _ = find_peaks(np.append(turned, turned[0]), prominence=prominence)
+    return np.sort((found + lowest) % len(values))
+
+
+def shared_peaks(
+    values: ArrayLike, draws: int = 2000, seed: int = 0, level: float = 0.95
+) -> tuple[NDArray[np.int64], float]:
+    """Return the peaks of the mean over replicates that stand out from curves turned by independent random angles.
+
+    Parameters
+    ----------
+    values : array_like, shape (replicate, angle)
+        Equally spaced over the circle.
+
+    Returns
+    -------
+    positions : array of int
+        Of the mean curve's maxima above the height.
+    height : float
+        Above the mean over angles, which the highest point of the shifted curves' mean stays below with the probability
+        `level`: family-wise over all angles.
+    """
+    values = np.asarray(values) - np.mean(values, -1, keepdims=True)
+    count, size = values.shape
+    shifts = np.random.default_rng(seed).integers(size, size=(draws, count))
+    null = sum(row[(np.arange(size) + shift[:, None]) % size] for row, shift in zip(values, shifts.T, strict=True))
+    mean, height = values.mean(0), float(np.quantile(null.max(-1) / count, level))
+    found = peaks(mean)
+    return found[mean[found] > height], height
