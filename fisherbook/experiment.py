@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,7 +157,9 @@ def measure_increments(
     )
 
 
-def sweep(condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence[Any]]) -> xr.Dataset:
+def sweep(
+    condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence[Any]], scheduler: str | None = None
+) -> xr.Dataset:
     """Call `condition` with every combination of the grid's values, and return one dataset with a dimension per key.
 
     Parameters
@@ -165,11 +168,19 @@ def sweep(condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence[Any]
         Takes the grid's keys as keywords and returns a Dataset; its results should agree in their other dimensions.
     grid : mapping of str to sequence
         Values are numbers or text: they become the new dimensions' coordinates.
+    scheduler : str, optional
+        By default one combination after the other, in this process. ``"local"`` runs them on as many processes as there
+        are cores, ``"tcp://host:port"`` on the workers of a running Dask scheduler; both need
+        ``fisherbook[cluster]``. A combination whose worker dies is computed again by another. Workers that share the
+        folder named by ``FISHERBOOK_STORE`` share what they compute.
     """
     if not grid or not all(len(values) for values in grid.values()):
         raise ValueError("grid must name at least one parameter, each with at least one value")
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    found = [condition(**c) for c in tqdm(combinations, desc="sweep", leave=False)]
+    if scheduler is None:
+        found = [condition(**c) for c in tqdm(combinations, desc="sweep", leave=False)]
+    else:
+        found = _distributed(condition, combinations, scheduler)
     for key, values in reversed(list(grid.items())):  # the last key varies fastest
         found = [
             _along(key, dict(zip(values, found[k : k + len(values)], strict=True)))
@@ -179,6 +190,39 @@ def sweep(condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence[Any]
     for key in grid:
         both[key].attrs = {"units": "1", "long_name": key} | both[key].attrs
     return results.validate(both)
+
+
+def _distributed(
+    condition: Callable[..., xr.Dataset], combinations: Sequence[Mapping[str, Any]], scheduler: str
+) -> list[xr.Dataset]:
+    """Call `condition` with each combination on Dask's workers, and return what they return, in order."""
+    if scheduler != "local" and not scheduler.startswith(("tcp://", "tls://")):
+        raise ValueError(f"scheduler must be None, 'local' or an address such as 'tcp://host:8786', not {scheduler!r}")
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise ImportError("a scheduler needs Dask; install it with: pip install 'fisherbook[cluster]'") from None
+    with Client(**_workers(len(combinations)) if scheduler == "local" else {"address": scheduler}) as client:
+        futures = [client.submit(_on_worker, condition, c, pure=False) for c in combinations]
+        for _ in tqdm(as_completed(futures), total=len(futures), desc="sweep", leave=False):
+            pass
+        return client.gather(futures)
+
+
+def _workers(most: int) -> dict[str, Any]:
+    """Describe a local cluster of one process per core, or fewer with more threads each, for so many combinations."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(cores, most)
+    share = {"OMP_NUM_THREADS": str(cores // workers)}
+    return {"n_workers": workers, "threads_per_worker": 1, "env": share, "dashboard_address": None}
+
+
+def _on_worker(condition: Callable[..., xr.Dataset], combination: Mapping[str, Any]) -> xr.Dataset:
+    import dask
+
+    # On a worker xarray would take a lock of the cluster's for each file, even for one in memory, and not find it.
+    with dask.config.set(scheduler="synchronous"):
+        return condition(**combination).load()
 
 
 @dataclass(frozen=True)
