@@ -2,6 +2,7 @@
 
 from . import curves, figures, findings
 from .activity import Activity, record
+from .adaptation import SCHEMES, Networks, adapt
 from .angles import Density, grid, tabulated, uniform, von_mises
 from .experiment import measure, measure_increments, sweep
 from .faces import Faces, load_faces
@@ -15,8 +16,8 @@ from .stimulus import ROTATIONS, Stimulus
 from .training import Ensemble, Stage, train
 
 __all__ = [
-    "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "Activity", "Density", "Ensemble", "Faces",
-    "FewFaces", "Network", "Stage", "Stimulus", "calibration", "curves", "estimate", "figures", "findings", "grid",
-    "intervals", "load_faces", "measure", "measure_increments", "open_results", "plan_faces", "record", "sampling",
-    "sweep", "tabulated", "train", "uniform", "von_mises",
+    "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
+    "Faces", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves", "estimate",
+    "figures", "findings", "grid", "intervals", "load_faces", "measure", "measure_increments", "open_results",
+    "plan_faces", "record", "sampling", "sweep", "tabulated", "train", "uniform", "von_mises",
 ]  # fmt: skip

@@ -49,7 +49,7 @@ def density_of(samples: ArrayLike, angles: ArrayLike, concentration: float = 100
 
 
 def log_fisher(
-    activity: Activity, parts: Mapping[str, ArrayLike] | None = None, delta: float | None = None
+    activity: Activity, parts: Mapping[str, ArrayLike] | None = None, delta: float | None = None, bias: bool = True
 ) -> xr.Dataset:
     """Return φ = ½ log F(θ), natural logarithm of the square root of Fisher information in rad⁻¹.
 
@@ -65,6 +65,8 @@ def log_fisher(
         taken. By default all faces, named ``all``.
     delta : float, optional
         Compare the two angles θ ± delta/2 (rad), as the estimator ``direct`` does, instead of using the derivative.
+    bias : bool
+        Return the bias too.
 
     Returns
     -------
@@ -74,9 +76,11 @@ def log_fisher(
         faces are too few for it.
     """
     parts = _parts(activity, parts)
+    found = xr.Dataset({"log_fisher": _logarithm(activity, parts, delta)})
+    if not bias:
+        return found
     few = activity.at(activity.angles[:: max(1, len(activity.angles) // _BIAS_ANGLES)])
-    bias = xr.DataArray([_bias(few.subset(p)) for p in parts.values()], dims=("part", "replicate"))
-    return xr.Dataset({"log_fisher": _logarithm(activity, parts, delta), "log_fisher_bias": bias})
+    return found.assign(log_fisher_bias=(("part", "replicate"), [_bias(few.subset(p)) for p in parts.values()]))
 
 
 def _parts(activity: Activity, parts: Mapping[str, ArrayLike] | None) -> dict[str, NDArray]:

@@ -22,6 +22,7 @@ DIMENSIONS: dict[str, tuple[str, str]] = {
     "face": ("1", "face"),
     "unit": ("1", "unit of the layer"),
     "iteration": ("1", "iteration of the adaptation"),
+    "chain": ("1", "chain of densities"),
     "step": ("1", "training step"),
 }
 
@@ -36,6 +37,12 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "training_loss": ("1", "training loss"),
     "stage_of_step": ("1", "training stage of the step"),
     "n_faces": ("1", "number of faces"),
+    "log_fisher": ("1", "half the logarithm of the Fisher information"),
+    "log_density": ("1", "logarithm of the density of the stimulus angle"),
+    "solution": ("1", "logarithm of the density that the scheme reports"),
+    "clipped": ("1", "number of angles at which the density was clipped"),
+    "degenerate": ("1", "what is wrong with the density"),
+    "target": ("1", "logarithm of the wanted square root of the information"),
 }
 
 _KNOWN = DIMENSIONS | VARIABLES
