@@ -28,6 +28,7 @@ COLORS: dict[str, str] = {
     "tangent": _BLUE, "gaussian": _GREEN, "direct": _ORANGE, "decoded": _RED, "smoothed": _SKY, "robust": _PURPLE,
     "discrimination": _BLACK, "nonlinear": _GREY, "divergence": "#F0E442",
     "harmonic": _BLUE, "bilinear": _ORANGE,
+    "angular": _BLUE, "linear": _GREEN, "bins": _ORANGE, "von_mises": _PURPLE, "untrained": _GREY, "pixels": _BLACK,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
 }  # fmt: skip
 _TEXT = "#707680"  # readable on the light and on the dark page
