@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
+from scipy.optimize import least_squares, nnls
 from scipy.signal import find_peaks
 from scipy.special import ive
 from torch import Tensor
@@ -346,3 +346,63 @@ def shared_peaks(
     mean, height = values.mean(0), float(np.quantile(null.max(-1) / count, level))
     found = peaks(mean)
     return found[mean[found] > height], height
+
+
+def concentration(log_ratio: xr.DataArray, density: xr.DataArray, least: float = 0.1) -> xr.Dataset:
+    """Fit α of √F ∝ p^α where the density is not small, by least squares of log √F against log p.
+
+    Parameters
+    ----------
+    log_ratio : DataArray (..., angle)
+        ½ log of the ratio of F after training with the density to F after training with a uniform one.
+    density : DataArray (..., angle)
+        Any unit; its dimensions are some of `log_ratio`'s.
+    least : float
+        Share of the density's maximum below which angles are left out.
+
+    Returns
+    -------
+    Dataset
+        ``exponent`` α, ``offset`` (½ log ratio where the density is at its geometric mean over the angles kept) and
+        ``scatter``, the root mean square of what the line leaves, with n - 2 in the denominator; dimensions (...).
+    """
+    x = np.log(density.where(density > least * density.max("angle")))
+    y = log_ratio.where(np.isfinite(x))
+    x, offset = x - x.mean("angle"), y.mean("angle")
+    slope = (x * y).sum("angle") / (x**2).sum("angle")
+    left = ((y - offset - slope * x) ** 2).sum("angle") / (x.count("angle") - 2)
+    return xr.Dataset({"exponent": slope, "offset": offset, "scatter": np.sqrt(left)})
+
+
+def inverse_line(exponents: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
+    """Fit 1/α = a + b q by least squares of α itself, whose errors stay bounded where α comes near 0.
+
+    Parameters
+    ----------
+    exponents : array_like, shape (replicate, loss)
+        α of each replicate and loss; it may be negative here and there.
+    q : array_like, shape (loss,)
+        The losses' exponents.
+
+    Returns
+    -------
+    array, shape (replicate, 2)
+        One (a, b) per replicate, linearised about the fit to the replicates' mean: their mean is that fit, and the
+        standard error of their mean is the fit's (delta method).
+
+    Raises
+    ------
+    ValueError
+        If the replicates' mean of α is not positive on average over losses: then no such line describes it.
+    """
+    exponents, q = np.asarray(exponents, np.float64), np.asarray(q, np.float64)
+    mean = exponents.mean(0)
+    if not mean.mean() > 0:
+        raise ValueError(f"1/α has no line where α is not positive, but its mean is {mean.mean():.3g}")
+    ends = np.array([q.min(), q.max()])
+    share = (q - ends[0]) / (ends[1] - ends[0])
+    weights = np.stack([1 - share, share], -1)
+    found = least_squares(lambda at: 1 / (weights @ (1 / at)) - mean, np.full(2, mean.mean()), bounds=(1e-3, np.inf))
+    line = np.linalg.solve(np.stack([np.ones(2), ends], -1), 1 / found.x)
+    design = -np.stack([np.ones(len(q)), q], -1) / (line[0] + line[1] * q)[:, None] ** 2
+    return line + (exponents - mean) @ np.linalg.pinv(design).T
