@@ -1,6 +1,6 @@
 """Fisher information about the angle of a rotated face, in networks that report it."""
 
-from . import curves, figures, findings, theory
+from . import curves, figures, findings, gain, theory
 from .activity import Activity, record
 from .adaptation import SCHEMES, Networks, adapt
 from .angles import Density, grid, tabulated, uniform, von_mises
@@ -18,6 +18,6 @@ from .training import Ensemble, Stage, train
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
     "Faces", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves", "estimate",
-    "figures", "findings", "grid", "intervals", "load_faces", "measure", "measure_increments", "open_results",
+    "figures", "findings", "gain", "grid", "intervals", "load_faces", "measure", "measure_increments", "open_results",
     "plan_faces", "record", "sampling", "sweep", "tabulated", "theory", "train", "uniform", "von_mises",
 ]  # fmt: skip

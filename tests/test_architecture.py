@@ -35,6 +35,7 @@ ROWS = [
     "theory",
     "findings",
     "experiment",
+    "gain",
     "adaptation",
     "figures",
     "publish",
