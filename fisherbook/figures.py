@@ -29,6 +29,7 @@ COLORS: dict[str, str] = {
     "discrimination": _BLACK, "nonlinear": _GREY, "divergence": "#F0E442",
     "harmonic": _BLUE, "bilinear": _ORANGE,
     "angular": _BLUE, "linear": _GREEN, "bins": _ORANGE, "von_mises": _PURPLE, "untrained": _GREY, "pixels": _BLACK,
+    "theory": _BLACK, "null": _GREY,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
 }  # fmt: skip
 _TEXT = "#707680"  # readable on the light and on the dark page
