@@ -19,6 +19,7 @@ from scipy.optimize import nnls
 from . import angles as circle
 from . import checks, curves, results
 from .activity import record
+from .findings import Estimate, over_replicates
 from .networks import Network
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
@@ -117,11 +118,7 @@ def newton(
 
     The solution is the average of all densities after the first step (Polyak and Ruppert).
     """
-    n, known = state.get("n", 0), np.append(0.0, np.asarray(gain, np.float64))
-
-    def of(k: Array) -> Array:
-        return np.where(k < len(known), known[np.minimum(k, len(known) - 1)], 0.0)
-
+    n, of = state.get("n", 0), _by_scale(gain)
     newtons = band(curve, None, lambda k: np.divide(1.0, of(k), out=np.zeros(len(k)), where=of(k) > 0))
     back = band(log_density, None, lambda k: np.where(of(k) > 0, 0.0, reversion))
     following = normalised(log_density - (n + 1) ** -power * newtons - back)[0]
@@ -143,6 +140,12 @@ def band(curve: ArrayLike, scales: int | None, weight: Callable[[Array], Array] 
     k = np.arange(curve.shape[-1] // 2 + 1)
     factor = np.where((k > 0) & (k <= (scales or k[-1])), 1.0, 0.0) * (1.0 if weight is None else weight(k))
     return np.fft.irfft(np.fft.rfft(curve) * factor, curve.shape[-1])
+
+
+def _by_scale(values: ArrayLike) -> Callable[[Array], Array]:
+    """Return the function of the frequency k that has the given values at k = 1, 2, …, and 0 elsewhere."""
+    known = np.concatenate([[0.0], np.nan_to_num(np.asarray(values, np.float64)), [0.0]])
+    return lambda k: known[np.minimum(k, len(known) - 1)]
 
 
 def coefficients(curve: ArrayLike) -> NDArray[np.complex128]:
@@ -279,6 +282,37 @@ def _measured(measure: Measure, densities: Array, store: Store | None) -> Array:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """A measure whose answer is known: φ_k = G_k (ℓ_k - ℓ*_k) + ξ_k, k = 1, 2, …, in `coefficients`.
+
+    Parameters
+    ----------
+    gain, noise : sequence of float
+        G_k, and the mean of |ξ_k|² in one replicate; ξ is drawn anew at every iteration, in every chain and replicate.
+    replicates : int
+    fixed_point : tuple of float, optional
+        ℓ* on `angles.grid`. By default uniform.
+    seed : int
+    """
+
+    gain: tuple[float, ...]
+    noise: tuple[float, ...]
+    replicates: int = 4
+    fixed_point: tuple[float, ...] | None = None
+    seed: int = 0
+
+    def __call__(self, densities: Array) -> Array:
+        """Return φ (chain, replicate, angle) for the last of the densities ℓ (iteration, chain, angle)."""
+        away = densities[-1] - (0.0 if self.fixed_point is None else np.asarray(self.fixed_point))
+        drawn = np.random.default_rng((self.seed, len(densities))).standard_normal(
+            (len(away), self.replicates, away.shape[1])
+        )  # white: |c_k|² is 4 / angles on average
+        scale = np.sqrt(np.asarray(self.noise) * away.shape[1] / 4)
+        answer, noise = band(away, None, _by_scale(self.gain)), band(drawn, None, _by_scale(scale))
+        return answer[:, None] + noise
+
+
+@dataclass(frozen=True)
 class Networks:
     """A measure: networks pre-trained once, each fine-tuned on its chain's density at every iteration.
 
@@ -369,3 +403,98 @@ class Networks:
         trained = train(self.stimulus, self.network, [self.pretraining], names.tolist(), **shared)
         keys = dict(zip(names.tolist(), trained.keys[self.pretraining.name], strict=True))
         return [keys[m] for m in members.tolist()]
+
+
+def fresh_check(final: ArrayLike, start: ArrayLike, scales: int, target: ArrayLike = 0.0) -> Estimate:
+    """Estimate U at the end over U at the start: U is the power that independent networks' curves share.
+
+    U = Σ_k ⟨Re φ_k^a conj φ_k^b⟩ over pairs of replicates a ≠ b and k = 1 … `scales`, averaged over chains.
+
+    Parameters
+    ----------
+    final, start : array_like, shape (chain, replicate, angle)
+        φ of new networks at the scheme's solutions, and φ at the starts.
+    scales : int
+        Scales kept, fixed beforehand.
+    target : array_like, shape (angle,)
+        Logarithm of the wanted √F.
+
+    Returns
+    -------
+    Estimate
+        Of the ratio itself, its error by the jackknife over the replicates of both.
+    """
+    parts = [coefficients(np.asarray(c) - target)[..., 1 : scales + 1] for c in (final, start)]
+
+    def shared(c: NDArray) -> float:
+        n = c.shape[1]
+        return float((np.abs(c.sum(1)) ** 2 - (np.abs(c) ** 2).sum(1)).sum(-1).mean() / (n * (n - 1)))
+
+    ends, begins = (_jackknife(shared, c, axis=1) for c in parts)
+    ratio = ends.value / begins.value
+    error = np.hypot(ends.standard_error, ratio * begins.standard_error) / abs(begins.value)
+    return replace(ends, value=ratio, standard_error=float(error))
+
+
+def meeting(found: xr.Dataset, scales: int | None, reference: xr.Dataset | None = None) -> Estimate:
+    """Estimate how near the chains have come: the logarithm of a ratio of variances between chains.
+
+    Parameters
+    ----------
+    found : Dataset
+        From `adapt`, started from different densities.
+    scales : int or None
+        Frequencies k = 1 … `scales`; None takes all.
+    reference : Dataset, optional
+        Another scheme's: its variance at the end, over that of `found`. By default that of `found` at the end over its
+        own at the start.
+
+    Returns
+    -------
+    Estimate
+        Its error by the jackknife over chains.
+    """
+    last = band(found.solution.values[-1], scales)
+    other = band(found.log_density.values[0] if reference is None else reference.solution.values[-1], scales)
+    sign = 1 if reference is None else -1
+
+    def ratio(both: NDArray) -> float:
+        return float(sign * np.log(both.var(0, ddof=1).sum(-1)) @ [1, -1])
+
+    return _jackknife(ratio, np.stack([last, other], 1), of="chains")
+
+
+def planted(found: xr.Dataset, without: xr.Dataset, gain: ArrayLike, gain_error: ArrayLike = 0.0) -> Estimate:
+    """Estimate how much of the shift that a target should cause has come about: 1 if all, 0 if none.
+
+    The target log t should move the solution by t_k / G_k; the shift measured is projected on this one.
+
+    Parameters
+    ----------
+    found, without : Dataset
+        From `adapt`, with the target and without, else the same.
+    gain, gain_error : array_like, shape (frequency,)
+        G_k at k = 1, 2, …, and its standard error; the target has to lie in these scales.
+
+    Returns
+    -------
+    Estimate
+        Its error from the spread over chains and that of the gain.
+    """
+    gain = np.asarray(gain, np.float64)
+    moved, wanted = (
+        coefficients(values)[..., 1 : len(gain) + 1]
+        for values in (found.solution.values[-1] - without.solution.values[-1], found.target.values)
+    )
+    expected = wanted / gain
+    weight = np.abs(expected) ** 2 / (np.abs(expected) ** 2).sum()
+    shift = over_replicates((moved * expected.conj()).real.sum(-1) / (np.abs(expected) ** 2).sum())
+    of_gain = shift.value * np.sqrt(((weight * gain_error / gain) ** 2).sum())
+    return replace(shift, standard_error=float(np.hypot(shift.standard_error, of_gain)), of="chains")
+
+
+def _jackknife(statistic: Callable[[NDArray], float], values: NDArray, axis: int = 0, of: str = "networks") -> Estimate:
+    count = values.shape[axis]
+    without = np.array([statistic(np.delete(values, r, axis)) for r in range(count)])
+    error = np.sqrt((count - 1) * without.var())
+    return Estimate(statistic(values), float(error), count - 1, count, of=of)
