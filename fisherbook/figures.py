@@ -30,9 +30,8 @@ COLORS: dict[str, str] = {
     "harmonic": _BLUE, "bilinear": _ORANGE,
     "angular": _BLUE, "linear": _GREEN, "bins": _ORANGE, "von_mises": _PURPLE, "untrained": _GREY, "pixels": _BLACK,
     "theory": _BLACK, "null": _GREY, "predicted": _BLACK, "drift": _RED, "diffusion": _GREEN, "reset": _BLUE,
-    "kept": _ORANGE, "plain": _RED, "damped": _SKY, "mean_reverting": _GREEN,
-    "plain": _RED, "robbins_monro": _ORANGE, "mean_reverting": _GREEN, "damped": _PURPLE,
-    "anderson": _BLACK, "newton": _BLUE,
+    "kept": _ORANGE,
+    "robbins_monro": _ORANGE, "anderson": _PURPLE, "newton": _BLUE,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
 }  # fmt: skip
 _TEXT = "#707680"  # readable on the light and on the dark page
