@@ -134,6 +134,12 @@ def test_index_leads_to_the_first_page_and_search_finds_a_term(open_page):
     page.wait_for_selector("#search-results li", timeout=10_000)
 
 
+def test_a_browser_finds_the_icon_where_no_page_names_it(open_page, address):
+    page = open_page("index.html")
+    answer = page.request.get(f"{address}/favicon.ico")
+    assert answer.ok and answer.body()[:4] == b"\0\0\1\0"
+
+
 def test_site_opens_from_the_disk(open_page):
     page = open_page("intro.html", base=SITE.as_uri())
     assert page.locator("article h1").first.is_visible()
