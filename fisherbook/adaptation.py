@@ -374,11 +374,9 @@ class Networks:
         iterations, chains, _ = densities.shape
         shared = {"seed": self.seed, "device": self.device, "store": self.store, "progress": False}
         start = self._pretrained(chains, iterations - 1, shared)
-        stages = [self._stage(n, densities[n]) for n in range(iterations)]
-        trained = train(
-            self.stimulus, self.network, stages if self.warm else stages[-1:],
-            list(range(chains * self.replicates)), start=start, **shared,
-        )  # fmt: skip
+        stages = [self._stage(n, densities[n]) for n in range(0 if self.warm else iterations - 1, iterations)]
+        replicates = list(range(chains * self.replicates))
+        trained = train(self.stimulus, self.network, stages, replicates, start=start, **shared)
         activity = record(trained, self.stimulus, self.angles, self.split)
         found = curves.log_fisher(activity, bias=False)["log_fisher"].values[0]
         if not self.warm:  # nobody will ask for these weights again
