@@ -126,6 +126,7 @@ def newton(
     return following, {"n": n + 1, "solution": mean}
 
 
+#: The schemes of `adapt`, by name.
 SCHEMES: dict[str, Callable[..., tuple[Array, State]]] = {
     scheme.__name__: scheme
     for scheme in (

@@ -35,6 +35,7 @@ class Loss:
         return self.function(errors)
 
 
+#: Losses of the angular error, by name.
 LOSSES = {
     loss.name: loss
     for loss in (

@@ -34,6 +34,7 @@ class Nonlinearity:
         return self.function(activity)
 
 
+#: Nonlinearities, by the names that PyTorch gives them.
 NONLINEARITIES = {
     f.name: f
     for f in (
@@ -104,6 +105,7 @@ def _bins(outputs: Tensor, angles: Tensor) -> Tensor:
     return math.log(_BIN) - outputs.log_softmax(-1).gather(-1, chosen[..., None])[..., 0]
 
 
+#: What turns activity into an angle, by name.
 READOUTS = {
     readout.name: readout
     for readout in (

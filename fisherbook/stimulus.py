@@ -22,6 +22,7 @@ from .faces import Faces
 from .store import digest
 
 GREY = 0.5
+#: The rotations of an image, by name.
 ROTATIONS = {
     "harmonic": "phase multiplication of the polar Fourier series: exact, the same at every angle",
     "bilinear": "bilinear resampling of the pixels, as torchvision's rotate: blurs by what depends on the angle",

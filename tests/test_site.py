@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import importlib.util
 import os
 import shutil
 import threading
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+import fisherbook
+
 SITE = Path(__file__).parents[1] / "_build" / "html"
 PAGES = list(parse_toc_yaml(SITE.parents[1] / "book" / "_toc.yml"))
-WIDTHS = (1280, 390)  # px
+LOOKS = [(1280, "light"), (390, "dark")]  # px, colour scheme
+AXE = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # Panel and Bokeh draw in shadow roots, which a selector does not enter: walk them.
@@ -49,6 +53,10 @@ NAMELESS = (
     .filter(e => e.getAttribute('role') === 'slider' && !e.getAttribute('aria-label')).length;
 }"""
 )
+# What axe finds: the rule, and the first element that breaks it with what is wrong there.
+FOUND = """async () => (await axe.run(document, {resultTypes: ['violations'], preload: false})).violations
+  .filter(v => ['serious', 'critical'].includes(v.impact))
+  .map(v => `${v.impact} ${v.id} (${v.nodes.length}): ${v.nodes[0].target.flat()} ${v.nodes[0].failureSummary}`)"""
 
 
 def _absent(what):
@@ -93,8 +101,8 @@ def open_page(browser, address):
     """Open a page of the site; in the end, all that went wrong meanwhile fails the test."""
     faults, opened = [], []
 
-    def open_page(path, width=1280, base=address):
-        page = browser.new_page(viewport={"width": width, "height": 900})
+    def open_page(path, width=1280, scheme="light", base=address):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         opened.append(page)
         page.on(
             "request",
@@ -117,15 +125,18 @@ def open_page(browser, address):
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_whole(open_page, name, width):
-    page = open_page(f"{name}.html", width)
+def test_page_is_whole_and_open_to_everyone(open_page, name, width, scheme):
+    page = open_page(f"{name}.html", width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
     assert page.evaluate(CUT) == 0, "a plot is cut off"
     assert not page.locator("mjx-merror").count(), "a formula is wrong"
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
     page.wait_for_function(f"() => ({NAMELESS})() === 0", timeout=5000)
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    page.add_script_tag(path=AXE)
+    assert page.evaluate(FOUND) == []
 
 
 def test_index_leads_to_the_first_page_and_search_finds_a_term(open_page):
@@ -138,6 +149,51 @@ def test_a_browser_finds_the_icon_where_no_page_names_it(open_page, address):
     page = open_page("index.html")
     answer = page.request.get(f"{address}/favicon.ico")
     assert answer.ok and answer.body()[:4] == b"\0\0\1\0"
+
+
+def test_slider_moves_a_curve_by_keyboard_alone(open_page):
+    page = open_page("roughness.html")
+    handle = page.locator("[role=slider]").first
+    plot = page.locator(".cell_output", has=handle).locator(".bk-Canvas").first
+    _tab_to(page, "e => e.getAttribute('role') === 'slider'")
+    before, value = plot.screenshot(), handle.get_attribute("aria-valuenow")
+    assert plot.screenshot() == before
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(1000)
+    assert handle.get_attribute("aria-valuenow") != value
+    assert plot.screenshot() != before
+
+
+def _tab_to(page, wanted, steps=300):
+    """Press the tabulator until the focus is on an element that is wanted."""
+    focus = "() => { let e = document.activeElement; while (e.shadowRoot) e = e.shadowRoot.activeElement; return e; }"
+    for _ in range(steps):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"({wanted})(({focus})())"):
+            return
+    pytest.fail("the keyboard does not reach it")
+
+
+def test_keyboard_reaches_search_and_folded_code(open_page):
+    page = open_page("roughness.html")
+    _tab_to(page, "e => e.matches('.search-button-field, .search-button, input[type=search]')")
+    _tab_to(page, "e => e.matches('summary')")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.parentElement.open")
+
+
+def test_every_public_name_has_its_place_on_the_page_of_the_package(open_page):
+    page = open_page("api.html")
+    shown = {
+        name.rpartition(".")[2] for name in page.evaluate("[...document.querySelectorAll('dt[id]')].map(e => e.id)")
+    }
+    modules = {"calibration", "curves", "figures", "findings", "gain", "intervals", "sampling", "theory"}
+    assert set(fisherbook.__all__) - modules <= shown
+
+
+def test_a_term_tells_its_meaning(open_page):
+    page = open_page("results.html")
+    assert "rad" in page.locator("a[title]:has(.std-term)").first.get_attribute("title")
 
 
 def test_site_opens_from_the_disk(open_page):

@@ -87,6 +87,7 @@ def _folds_need(units: int) -> int:
 
 
 _PEOPLE, _PAIRS = "independent faces or people", "paired, partly correlated or independent faces"
+#: The estimators of Fisher information, by name.
 ESTIMATORS: dict[str, Estimator] = {
     "tangent": Estimator(
         kernels.tangent, "linear information from derivatives, without a step size",
