@@ -29,8 +29,8 @@ COLORS: dict[str, str] = {
     "discrimination": _BLACK, "nonlinear": _GREY, "divergence": "#F0E442",
     "harmonic": _BLUE, "bilinear": _ORANGE,
     "angular": _BLUE, "linear": _GREEN, "bins": _ORANGE, "von_mises": _PURPLE, "untrained": _GREY, "pixels": _BLACK,
-    "theory": _BLACK, "null": _GREY, "predicted": _BLACK, "drift": _RED, "diffusion": _GREEN, "reset": _BLUE,
-    "kept": _ORANGE, "plain": _RED, "damped": _SKY, "mean_reverting": _GREEN,
+    "theory": _BLACK, "null": _GREY, "predicted": _BLACK, "drift": _RED, "diffusion": _GREEN, "reset": _SKY,
+    "kept": _PURPLE, "plain": _RED, "damped": _SKY, "mean_reverting": _GREEN,
     "robbins_monro": _ORANGE, "anderson": _PURPLE, "newton": _BLUE,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
 }  # fmt: skip
