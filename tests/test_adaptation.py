@@ -258,5 +258,9 @@ def test_a_killed_run_resumes_with_nothing_recomputed_but_the_piece_in_flight(tm
     store = Store(tmp_path)
     resumed = fb.adapt(networks(store), "plain", ad.multisines(2, 32), done + 2, store=store)
     assert 2 <= done < 30 and calls == [done + 1, done + 2]
+    again = fb.adapt(networks(store), "plain", ad.multisines(2, 32), done + 2, store=store)
+    xr.testing.assert_identical(again, resumed)
+    # Another process may add up in another order, and training makes much of the last digit: not to the last digit.
     clean = Store(tmp_path / "clean")
-    xr.testing.assert_allclose(resumed, fb.adapt(networks(clean), "plain", ad.multisines(2, 32), done + 2, store=clean))
+    uninterrupted = fb.adapt(networks(clean), "plain", ad.multisines(2, 32), done + 2, store=clean)
+    xr.testing.assert_allclose(resumed, uninterrupted, atol=0.02)
