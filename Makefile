@@ -26,8 +26,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 book: setup ## train, measure, execute the notebooks and build the site (quick parameters): _build/html/index.html
 	$(BIN)/fisherbook build --profile quick
 
-published: setup ## the same with the published parameters: hours where results are not there yet, and resumable
-	$(BIN)/fisherbook build --profile published
+published: setup ## the same with the published parameters, from data/results; FRESH=1 computes them again: hours, resumable
+	$(BIN)/fisherbook build --profile published $(if $(FRESH),--fresh)
 
 test: setup ## run the tests and every notebook; the site is tested if it was built
 	$(BIN)/python -m pytest

@@ -11,13 +11,13 @@ from .fisher.calibration import plan_faces
 from .fisher.estimate import ESTIMATORS, FewFaces, estimate
 from .losses import LOSSES
 from .networks import NONLINEARITIES, READOUTS, Network
-from .results import open_results
+from .results import keep, open_results
 from .stimulus import ROTATIONS, Stimulus
 from .training import Ensemble, Stage, train
 
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
     "Faces", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves", "estimate",
-    "figures", "findings", "gain", "grid", "intervals", "load_faces", "measure", "measure_increments", "open_results",
-    "plan_faces", "record", "sampling", "sweep", "tabulated", "theory", "train", "uniform", "von_mises",
+    "figures", "findings", "gain", "grid", "intervals", "keep", "load_faces", "measure", "measure_increments",
+    "open_results", "plan_faces", "record", "sampling", "sweep", "tabulated", "theory", "train", "uniform", "von_mises",
 ]  # fmt: skip

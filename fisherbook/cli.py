@@ -35,5 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-p", dest="settings", action="append", default=[], metavar="name=value")
     run.set_defaults(action=lambda o: publish.rerun(o.notebook, o.settings, o.profile))
     build = actions.add_parser("build", parents=[profile], help="execute what has changed and build the site")
-    build.set_defaults(action=lambda o: publish.build(o.profile))
+    build.add_argument("--fresh", action="store_true", help="compute even what data/results has")
+    build.set_defaults(action=lambda o: publish.build(o.profile, fresh=o.fresh))
     return parser

@@ -3,7 +3,8 @@
 The notebooks in ``book/`` are sources and are never written to. A build executes those that have changed into
 ``_build/executed/<profile>/``, makes ``_build/book/<profile>/``, a copy of the book with the executed
 notebooks, and has Jupyter Book make ``_build/html`` of it. A rerun with other parameters has a folder of its
-own.
+own. The datasets that a notebook keeps (`results.keep`) lie beside the executed one; those of the published
+profile are put under ``data/results``, from where the next build takes them.
 """
 
 import ast
@@ -30,7 +31,7 @@ import psutil
 import yaml
 from tqdm import tqdm
 
-from fisherbook import checks, store
+from fisherbook import checks, results, store
 
 PROFILES = ("quick", "published", "prior")
 LAST = "colophon"  # shows the records of the others, so it is executed after them
@@ -126,7 +127,7 @@ def describe(root: Path | None = None) -> str:
     return "\n".join(lines)
 
 
-def build(profile: str = "quick", root: Path | None = None) -> Path:
+def build(profile: str = "quick", root: Path | None = None, fresh: bool = False) -> Path:
     """Execute the notebooks that have changed, build the site, and return its first page.
 
     A notebook that fails, and a warning from Jupyter Book, raise a RuntimeError.
@@ -137,12 +138,14 @@ def build(profile: str = "quick", root: Path | None = None) -> Path:
         Which parameters to use.
     root : Path, optional
         The folder that holds ``book/`` and ``_config.yml``; `find_root` by default.
+    fresh : bool
+        Compute what the published profile shows, even if ``data/results`` has it; interrupted, it goes on.
     """
     root = root or find_root()
     values = profile_values(root / "book", profile)
     copy, executed = root / "_build" / "book" / profile, root / "_build" / "executed" / profile
     _copy(root, copy)
-    runs = _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n != LAST})
+    runs = _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n != LAST}, fresh=fresh)
     (copy / "runs.json").write_text(json.dumps([asdict(run) for run in runs]))
     _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n == LAST}, after=runs)
     rows = [row for name in values for row in _findings(copy / f"{name}.ipynb")]
@@ -178,35 +181,54 @@ def versions() -> dict[str, str]:
 
 
 def _execute(
-    root: Path, executed: Path, copy: Path, profile: str, values: Values, after: Sequence[Run] = ()
+    root: Path,
+    executed: Path,
+    copy: Path,
+    profile: str,
+    values: Values,
+    after: Sequence[Run] = (),
+    fresh: bool = False,
 ) -> list[Run]:
     """Execute those notebooks that have changed, side by side, and put all of them into the book's copy."""
     book, budgets = root / "book", _yaml(root / "book" / "budgets.yml")
-    state = [_state(root), [asdict(run) for run in after]]
-    keys = {name: _key(book / f"{name}.ipynb", values[name], state) for name in values}
+    state = [_state(root), [asdict(run) for run in after], fresh]
+
+    def published(name: str) -> Path:
+        return root / "data" / "results" / name
+
+    def key(name: str) -> str:
+        datasets = _digests(published(name)) if profile == "published" else {}
+        return _key(book / f"{name}.ipynb", values[name], [*state, datasets])
 
     def execute(name: str) -> Run:
-        source, target = book / f"{name}.ipynb", executed / f"{name}.ipynb"
+        source, target, kept = book / f"{name}.ipynb", executed / f"{name}.ipynb", executed / "results" / name
         used = {p: d["default"] for p, d in parameters(source).items()} | values[name]
         target.with_suffix(".json").unlink(missing_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        if profile == "published" and not fresh and _made_with(published(name), used):
+            shutil.copytree(published(name), kept)
         start = time.perf_counter()
         _papermill(source, target, copy, values[name], bar.update)
         seconds = round(time.perf_counter() - start, 1)
-        _tidy(target, profile, used)
-        run = Run(name, profile, used, seconds, budgets.get(name), keys[name])
+        _sign(kept, used, seconds)
+        if profile == "published" and kept.is_dir():
+            shutil.rmtree(published(name), ignore_errors=True)
+            shutil.copytree(kept, published(name))
+        _tidy(target, profile, used, kept)
+        run = Run(name, profile, used, seconds, budgets.get(name), key(name))
         target.with_suffix(".json").write_text(json.dumps(asdict(run)))
         bar.write(f"{name}: {seconds:.0f} s")
         return run
 
-    executed.mkdir(parents=True, exist_ok=True)
-    runs = {name: run for name in values if (run := _known(executed, name, keys[name]))}
+    (executed / "results").mkdir(parents=True, exist_ok=True)
+    runs = {name: run for name in values if (run := _known(executed, name, key(name)))}
     # The longest first, so that none is left to run alone at the end.
     pending = sorted(values.keys() - runs.keys(), key=lambda name: (-budgets.get(name, 0), name))
     cells = sum(cell.cell_type == "code" for n in pending for cell in _read(book / f"{n}.ipynb").cells)
     others = set(psutil.Process().children())
     with (
         tqdm(total=cells, desc=profile, unit="cell", disable=None if pending else True) as bar,
-        _kernels(len(pending)) as jobs,
+        _kernels(len(pending), executed / "results") as jobs,
         ThreadPoolExecutor(jobs) as pool,
     ):
         futures = [pool.submit(execute, name) for name in pending]
@@ -222,16 +244,21 @@ def _execute(
     runs |= {run.notebook: run for run in (future.result() for future in futures)}
     for name in values:
         shutil.copyfile(executed / f"{name}.ipynb", copy / f"{name}.ipynb")
+    shutil.copytree(executed / "results", copy / "results", dirs_exist_ok=True)
     return [runs[name] for name in values]
 
 
 @contextmanager
-def _kernels(count: int) -> Iterator[int]:
-    """Yield how many kernels may run side by side; those started meanwhile get their share of the cores."""
+def _kernels(count: int, kept: Path) -> Iterator[int]:
+    """Yield how many kernels may run side by side; those started meanwhile get their share of the cores.
+
+    What notebooks keep, they find and leave in the folder `kept`.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jobs = max(1, min(count, cores, psutil.virtual_memory().available // _KERNEL_MEMORY))
     before = dict(os.environ)
     os.environ |= {"OMP_NUM_THREADS": str(cores // jobs), "PYTHONHASHSEED": "0", "TQDM_DISABLE": "1"}
+    os.environ["FISHERBOOK_RESULTS"] = str(kept)
     try:
         yield jobs
     finally:
@@ -264,8 +291,31 @@ def _papermill(
         raise RuntimeError(f"{source.name} failed: its kernel died, perhaps for want of memory") from None
 
 
-def _tidy(path: Path, profile: str, used: Mapping[str, Any]) -> None:
-    """Take clock times out of an executed notebook, fold the injected cell, and say what made the page."""
+def _made_with(folder: Path, used: Mapping[str, Any]) -> bool:
+    """Whether the datasets in a folder, one at least, were made with these parameters."""
+    wanted, files = store.canonical(used), list(folder.glob("*.nc"))
+    return bool(files) and all(results.load(file).attrs.get("parameters") == wanted for file in files)
+
+
+def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
+    """Have the datasets that a notebook has just made say what made them."""
+    from fisherbook.training import choose_device
+
+    for file in folder.glob("*.nc"):
+        dataset = results.load(file)
+        if "parameters" not in dataset.attrs:
+            dataset.attrs = results.provenance(
+                f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=str(used.get("source", "orl")),
+                modules=_modules(), device=choose_device("auto"), wall_time=seconds,
+            )  # fmt: skip
+            results.save(dataset, file)
+
+
+def _tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None:
+    """Take clock times out of an executed notebook, fold the injected cell, and say what made the page.
+
+    At its end the page offers the datasets in the folder `kept`.
+    """
     notebook = _read(path)
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
@@ -276,6 +326,9 @@ def _tidy(path: Path, profile: str, used: Mapping[str, Any]) -> None:
     told = html.escape(", ".join(f"{name} = {value}" for name, value in used.items()))
     made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
+    if files := sorted(kept.glob("*.nc")):
+        links = ", ".join(f"{{download}}`{file.name} <results/{kept.name}/{file.name}>`" for file in files)
+        notebook.cells.append(nbformat.v4.new_markdown_cell(f"Data of this page (netCDF): {links}", id="datasets"))
     nbformat.write(notebook, path)
 
 
@@ -324,11 +377,19 @@ def _key(notebook: Path, values: Mapping[str, Any], state: Any) -> str:
 
 def _state(root: Path) -> list[Any]:
     """Return what every notebook depends on: the package's source, the data and the versions."""
+    data = {name: sha for name, sha in _digests(root / "data").items() if not name.startswith("results/")}
+    return [store.source_digest(*_modules()), data, versions()]
+
+
+def _modules() -> list[str]:
     package = Path(__file__).parent
-    modules = (".".join(p.relative_to(package).with_suffix("").parts) for p in package.rglob("*.py"))
-    files = [path for path in sorted((root / "data").rglob("*")) if path.is_file()]
-    data = {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return [store.source_digest(*modules), data, versions()]
+    return [".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")]
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 digests of a folder's files, by path below it."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _read(path: Path) -> nbformat.NotebookNode:

@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,37 @@ def load(path: Path) -> xr.Dataset:
         return validate(dataset)
     except ValueError as error:
         raise ValueError(f"{path} is {error}") from None
+
+
+def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """Return a dataset of a notebook's, computed unless the book that is being built has it already.
+
+    All that a notebook shows should follow from what it keeps: a published book is then built again from its
+    datasets, without faces or networks.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's and the dataset's, such as ``"roughness/control"``.
+    compute : callable
+        Takes nothing and makes the dataset. A dimension without coordinate is numbered from 0; a variable without
+        units has ``"1"``, one without a long name its own name in words.
+
+    Notes
+    -----
+    The folder is named by ``FISHERBOOK_RESULTS``, which a build of the book sets; without it, nothing is written.
+    """
+    folder = os.environ.get("FISHERBOOK_RESULTS")
+    path = Path(folder, f"{name}.nc") if folder else None
+    if path and path.is_file():
+        return load(path)
+    made = compute()
+    made = label(made.assign_coords({n: np.arange(made.sizes[n]) for n in made.dims if n not in made.coords})).copy()
+    for variable, array in made.variables.items():
+        array.attrs = {"units": "1", "long_name": str(variable).replace("_", " ")} | array.attrs
+    if path:
+        save(made, path)
+    return validate(made)
 
 
 def open_results(name: str) -> xr.Dataset:

@@ -1,12 +1,13 @@
 import importlib.util
 import json
 import re
+import shutil
 
 import nbformat
 import pytest
 from small_book import FINDING, PARAMETERS, ROOT, small_book, write_notebook
 
-from fisherbook import publish
+from fisherbook import publish, results
 
 
 @pytest.fixture
@@ -70,6 +71,47 @@ def test_profile_overrides_parameters_and_folds_the_injected_cell(root, no_site)
         c for c in nbformat.read(path, as_version=4).cells if "injected-parameters" in c.metadata.get("tags", [])
     )
     assert "hide-input" in injected.metadata.tags
+
+
+KEEP = """import numpy as np
+import xarray as xr
+import fisherbook as fb
+
+
+def compute():
+    with open({marker!r}, "a") as file:
+        file.write("x")
+    return xr.Dataset({{"square": ("replicate", np.arange(replicates) ** 2)}})
+
+
+print(int(fb.keep("first/squares", compute).square.sum()))"""
+
+
+def test_published_results_are_kept_shown_again_without_computing_and_computed_again_when_asked(root, no_site):
+    marker, path = root / "marker", root / "book" / "first.ipynb"
+    copy, kept = root / "_build" / "book" / "published", root / "data" / "results" / "first" / "squares.nc"
+
+    def build(times, shown="30\n", **options):
+        publish.build("published", root, **options)
+        assert marker.read_text() == "x" * times
+        assert text_of(copy / "first.ipynb") == shown
+
+    write_notebook(path, PARAMETERS, KEEP.format(marker=str(marker)))
+    build(1)
+    dataset = results.load(kept)
+    assert json.loads(dataset.attrs["parameters"])["replicates"] == 5
+    assert "{download}`squares.nc <results/first/squares.nc>`" in (copy / "first.ipynb").read_text()
+    assert (copy / "results" / "first" / "squares.nc").is_file()
+    shutil.rmtree(root / "_build")
+    build(1)  # on another machine
+    build(2, fresh=True)
+    build(2, fresh=True)  # which ended: nothing is left to do
+    results.save((dataset + 1).assign_attrs(dataset.attrs), kept)
+    build(2, "35\n")
+    (root / "book" / "profiles" / "published.yml").write_text("first: {replicates: 4}\n")
+    build(3, "14\n")
+    publish.build("quick", root)
+    assert marker.read_text() == "xxxx"
 
 
 def test_colophon_is_executed_last_and_reads_the_records(root, no_site):

@@ -244,3 +244,22 @@ def test_published_results_open_by_name_and_an_unknown_name_brings_the_nearest(d
         results.open_results("roughnes")
     with pytest.raises(ValueError, match="not 'diffusion'; did you mean 'diffusion/"):
         results.open_results("diffusion")
+
+
+def test_a_kept_dataset_is_computed_once_per_book_and_described(tmp_path, monkeypatch):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return xr.Dataset({"mean_square": (("angle", "pair"), np.ones((2, 3)))}, {"angle": [0.0, 1.0]})
+
+    assert results.keep("page/squares", compute).sizes == {"angle": 2, "pair": 3}
+    assert results.keep("page/squares", compute).mean_square.long_name == "mean square"
+    assert len(calls) == 2  # nobody builds a book
+    monkeypatch.setenv("FISHERBOOK_RESULTS", str(tmp_path))
+    first, second = results.keep("page/squares", compute), results.keep("page/squares", compute)
+    assert len(calls) == 3
+    xr.testing.assert_identical(first, second)
+    assert first.angle.units == "rad"
+    assert list(first.pair) == [0, 1, 2]
+    assert (tmp_path / "page" / "squares.nc").is_file()
