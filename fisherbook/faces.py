@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import posixpath
 import warnings
 import zipfile
@@ -131,10 +132,11 @@ def load_faces(
     -----
     * ``"orl"``: 400 grey images of 40 people (Samaria & Harter 1994; courtesy of AT&T Laboratories
       Cambridge), of which the central 92 x 92 px are used.
-    * ``"celeba"``: `root`, the folder that holds ``celeba/``, and `download` are as in torchvision. `scale`
-      reduces the aligned 178 x 218 px beforehand; `color` gives three channels, not one. Without `split_by`,
-      `parts` and `folds` the splits are the official ones: train, drive (its validation set), test. If
-      `limit` leaves one of them empty (the first 162,770 images all train), people are split as elsewhere.
+    * ``"celeba"``: `root`, the folder that holds ``celeba/`` (by default ``FISHERBOOK_CELEBA`` of the environment), and
+      `download` are as in torchvision. `scale` reduces the aligned 178 x 218 px beforehand; `color` gives three
+      channels, not one. Without `split_by`, `parts` and `folds` the splits are the official ones: train, drive (its
+      validation set), test. If `limit` leaves one of them empty (the first 162,770 images all train), people are
+      split as elsewhere.
     * A folder or archive: `attributes` is a CSV file, inside or elsewhere, with file names in the first
       column and -1 or 0 (no), 1 (yes) or nothing (unknown) in the others; it need not cover all images.
       `crop` is the side of the central square, px, by default the largest there is; `color` as above.
@@ -200,8 +202,10 @@ def _load_celeba(
     _path: Path, size: int, limit: int | None, _seed: int, *,
     root: str | Path | None = None, scale: float = 1.0, download: bool = False, color: bool = False,
 ) -> Faces:  # fmt: skip
-    if root is None:
-        raise ValueError("load_faces('celeba') needs root, the folder that holds celeba/, or is to hold it")
+    root = root or os.environ.get("FISHERBOOK_CELEBA")
+    if not root:
+        needs = "needs root, or FISHERBOOK_CELEBA in the environment"
+        raise ValueError(f"load_faces('celeba') {needs}: the folder that holds celeba/, or is to hold it")
     from torchvision.datasets import CelebA  # takes seconds to import, and only CelebA needs it
     from torchvision.datasets.utils import check_integrity
 

@@ -145,7 +145,8 @@ def build(profile: str = "quick", root: Path | None = None, fresh: bool = False)
     values = profile_values(root / "book", profile)
     copy, executed = root / "_build" / "book" / profile, root / "_build" / "executed" / profile
     _copy(root, copy)
-    runs = _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n != LAST}, fresh=fresh)
+    published = root / "data" / "results" if profile == "published" else None
+    runs = _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n != LAST}, (), published, fresh)
     (copy / "runs.json").write_text(json.dumps([asdict(run) for run in runs]))
     _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n == LAST}, after=runs)
     rows = [row for name in values for row in _findings(copy / f"{name}.ipynb")]
@@ -187,17 +188,18 @@ def _execute(
     profile: str,
     values: Values,
     after: Sequence[Run] = (),
+    published: Path | None = None,
     fresh: bool = False,
 ) -> list[Run]:
-    """Execute those notebooks that have changed, side by side, and put all of them into the book's copy."""
+    """Execute those notebooks that have changed, side by side, and put all of them into the book's copy.
+
+    What a notebook keeps is taken from the folder `published`, unless it is to be `fresh`, and left there.
+    """
     book, budgets = root / "book", _yaml(root / "book" / "budgets.yml")
     state = [_state(root), [asdict(run) for run in after], fresh]
 
-    def published(name: str) -> Path:
-        return root / "data" / "results" / name
-
     def key(name: str) -> str:
-        datasets = _digests(published(name)) if profile == "published" else {}
+        datasets = _digests(published / name) if published else {}
         return _key(book / f"{name}.ipynb", values[name], [*state, datasets])
 
     def execute(name: str) -> Run:
@@ -205,15 +207,15 @@ def _execute(
         used = {p: d["default"] for p, d in parameters(source).items()} | values[name]
         target.with_suffix(".json").unlink(missing_ok=True)
         shutil.rmtree(kept, ignore_errors=True)
-        if profile == "published" and not fresh and _made_with(published(name), used):
-            shutil.copytree(published(name), kept)
+        if published and not fresh and _made_with(published / name, used):
+            shutil.copytree(published / name, kept)
         start = time.perf_counter()
         _papermill(source, target, copy, values[name], bar.update)
         seconds = round(time.perf_counter() - start, 1)
         _sign(kept, used, seconds)
-        if profile == "published" and kept.is_dir():
-            shutil.rmtree(published(name), ignore_errors=True)
-            shutil.copytree(kept, published(name))
+        if published and kept.is_dir():
+            shutil.rmtree(published / name, ignore_errors=True)
+            shutil.copytree(kept, published / name)
         _tidy(target, profile, used, kept)
         run = Run(name, profile, used, seconds, budgets.get(name), key(name))
         target.with_suffix(".json").write_text(json.dumps(asdict(run)))
@@ -293,20 +295,28 @@ def _papermill(
 
 def _made_with(folder: Path, used: Mapping[str, Any]) -> bool:
     """Whether the datasets in a folder, one at least, were made with these parameters."""
-    wanted, files = store.canonical(used), list(folder.glob("*.nc"))
-    return bool(files) and all(results.load(file).attrs.get("parameters") == wanted for file in files)
+    files = list(folder.glob("*.nc"))
+    made = (json.loads(results.load(file).attrs.get("parameters", "{}")) for file in files)
+    return bool(files) and all(_not_where(each) == _not_where(used) for each in made)
+
+
+def _not_where(used: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without those that say where faces lie; what they are, ``data_source`` says."""
+    return {name: value for name, value in used.items() if name not in ("source", "root", "scale")}
 
 
 def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
     """Have the datasets that a notebook has just made say what made them."""
     from fisherbook.training import choose_device
 
+    if "source" in used:  # no path of this machine
+        used = _not_where(used) | {"source": Path(used["source"]).name}
     for file in folder.glob("*.nc"):
         dataset = results.load(file)
         if "parameters" not in dataset.attrs:
             dataset.attrs = results.provenance(
-                f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=str(used.get("source", "orl")),
-                modules=_modules(), device=choose_device("auto"), wall_time=seconds,
+                f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=used.get("source", "orl"),
+                modules=store.modules(), device=choose_device("auto"), wall_time=seconds,
             )  # fmt: skip
             results.save(dataset, file)
 
@@ -378,12 +388,7 @@ def _key(notebook: Path, values: Mapping[str, Any], state: Any) -> str:
 def _state(root: Path) -> list[Any]:
     """Return what every notebook depends on: the package's source, the data and the versions."""
     data = {name: sha for name, sha in _digests(root / "data").items() if not name.startswith("results/")}
-    return [store.source_digest(*_modules()), data, versions()]
-
-
-def _modules() -> list[str]:
-    package = Path(__file__).parent
-    return [".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")]
+    return [store.source_digest(*store.modules()), data, versions()]
 
 
 def _digests(folder: Path) -> dict[str, str]:

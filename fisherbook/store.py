@@ -120,6 +120,11 @@ def _sources(package: Path) -> dict[str, str]:
 _sources(_PACKAGE)
 
 
+def modules() -> list[str]:
+    """Return the names of the package's modules, such as ``"angles"`` or ``"fisher.kernels"``."""
+    return list(_sources(_PACKAGE))
+
+
 @functools.cache
 def source_digest(*modules: str, package: Path = _PACKAGE) -> str:
     """Return the digest of what some modules do: their syntax trees without comments, layout and docstrings.
