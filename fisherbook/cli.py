@@ -1,10 +1,10 @@
-"""The ``fisherbook`` command: arguments in, a sentence out; what it does is in `fisherbook.publish`."""
+"""The ``fisherbook`` command: arguments in, a sentence out; what it does is in `fisherbook.publish` and `reports`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from fisherbook import publish
+from fisherbook import publish, reports
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fisherbook", description="Rerun the book, or one of its notebooks.")
-    actions = parser.add_subparsers(required=True, metavar="list | run | build")
+    actions = parser.add_subparsers(required=True, metavar="list | run | sweep | compare | build")
     profile = argparse.ArgumentParser(add_help=False)
     profile.add_argument("--profile", default="quick", help=f"{', '.join(publish.PROFILES)} (default: quick)")
     listing = actions.add_parser("list", help="name the notebooks and their parameters")
@@ -33,7 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     run = actions.add_parser("run", parents=[profile], help="execute one notebook, on a page of its own")
     run.add_argument("notebook", help="its name, such as roughness")
     run.add_argument("-p", dest="settings", action="append", default=[], metavar="name=value")
-    run.set_defaults(action=lambda o: publish.rerun(o.notebook, o.settings, o.profile))
+    run.set_defaults(action=lambda o: reports.rerun(o.notebook, o.settings, o.profile))
+    sweep = actions.add_parser(
+        "sweep", parents=[profile], help="execute one notebook over a grid: give -p name=value for each value"
+    )
+    sweep.add_argument("notebook", help="its name, such as roughness")
+    sweep.add_argument("-p", dest="settings", action="append", default=[], metavar="name=value")
+    sweep.set_defaults(action=lambda o: reports.sweep(o.notebook, o.settings, o.profile))
+    compare = actions.add_parser("compare", help="lay two runs of a notebook side by side")
+    compare.add_argument("runs", nargs=2, metavar="run", help="a page made by run, or such as quick/roughness")
+    compare.set_defaults(action=lambda o: reports.compare(*o.runs))
     build = actions.add_parser("build", parents=[profile], help="execute what has changed and build the site")
     build.add_argument("--fresh", action="store_true", help="compute even what data/results has")
     build.set_defaults(action=lambda o: publish.build(o.profile, fresh=o.fresh))

@@ -34,6 +34,7 @@ COLORS: dict[str, str] = {
     "robbins_monro": _ORANGE, "anderson": _PURPLE, "newton": _BLUE,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
 }  # fmt: skip
+VERDICTS = {"reproduced": _GREEN, "not reproduced": _RED, "inconclusive": _GREY}
 _TEXT = "#707680"  # readable on the light and on the dark page
 _THEME = {
     "figure": {
@@ -164,6 +165,29 @@ def mosaic(images: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> h
         xlabel="", ylabel="", xticks=[(k + 0.5, name) for k, name in enumerate(columns)],
         yticks=[(down - k - 0.5, name) for k, name in enumerate(rows)],
     )  # fmt: skip
+
+
+def estimates(table: pd.DataFrame) -> hv.Layout:
+    """Draw each claim's estimates with their intervals, one below the other, and the thresholds that decide.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns ``run``, ``claim``, ``estimate``, ``low``, ``high``, ``thresholds`` and ``verdict``.
+    """
+
+    def draw(claim: str, rows: pd.DataFrame) -> hv.Overlay:
+        lines = [hv.VLine(t).opts(color=_TEXT, line_width=1, line_dash="dashed") for t in rows.thresholds.iloc[0]]
+        for row in rows.itertuples():
+            shade = VERDICTS[row.verdict]
+            interval = hv.Segments([(row.low, row.run, row.high, row.run)], ["low", "run", "high", "end"])
+            lines.append(interval.opts(color=shade, line_width=2.5))
+            lines.append(hv.Scatter([(row.estimate, row.run)], "estimate", "run").opts(color=shade, size=9))
+        height = 90 + 26 * len(rows)
+        size = {"responsive": True, "min_height": height, "height": height, "max_width": 690}
+        return hv.Overlay(lines).opts(title=claim, xlabel="estimate", ylabel="", **size)
+
+    return hv.Layout([draw(*group) for group in table.groupby("claim", sort=False)]).cols(1).opts(shared_axes=False)
 
 
 def show(plot: Any, caption: str, data: xr.Dataset | xr.DataArray | pd.DataFrame, name: str) -> None:

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from fisherbook import checks, results, store
 
 PROFILES = ("quick", "published", "prior")
+OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
 LAST = "colophon"  # shows the records of the others, so it is executed after them
 _KERNEL_MEMORY = 2 << 30  # bytes to allow for each of the notebooks that run side by side
 Values = Mapping[str, Mapping[str, Any]]  # notebook -> parameter -> value
@@ -57,6 +58,16 @@ class Run:
     seconds: float
     budget: float | None
     digest: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a notebook found with its parameters: the rows of `findings.glue_findings`."""
+
+    notebook: str
+    profile: str
+    parameters: dict[str, Any]
+    findings: list[dict[str, Any]]
 
 
 def find_root(start: Path | str = ".") -> Path:
@@ -161,6 +172,13 @@ def rerun(notebook: str, settings: Sequence[str] = (), profile: str = "quick", r
     code and data give the same folder below ``_build/runs/``, where nothing is executed again.
     """
     root = root or find_root()
+    folder = execute(notebook, settings, profile, root)
+    return _page(root, folder, notebook)
+
+
+def execute(notebook: str, settings: Sequence[str] = (), profile: str = "quick", root: Path | None = None) -> Path:
+    """Execute one notebook as `rerun` does, make no page of it, and return the folder that is its own."""
+    root = root or find_root()
     values = profile_values(root / "book", profile)
     path = root / "book" / f"{checks.one_of('notebook', notebook, values)}.ipynb"
     for setting in settings:
@@ -170,8 +188,45 @@ def rerun(notebook: str, settings: Sequence[str] = (), profile: str = "quick", r
     folder = root / "_build" / "runs" / notebook / _key(path, mine, _state(root))[:10]
     _copy(root, folder / "book")
     _execute(root, folder, folder / "book", profile, {notebook: mine})
-    (folder / "book" / "_toc.yml").write_text(f"format: jb-book\nroot: {notebook}\n", encoding="utf-8")
-    return _site(root, folder / "book", folder) / f"{notebook}.html"
+    return folder
+
+
+def report(notebook: nbformat.NotebookNode, root: Path | None = None) -> Path:
+    """Execute a notebook that is none of the book's, in the book's style, and return its page."""
+    root = root or find_root()
+    folder = root / "_build" / "reports" / store.digest([cell.source for cell in notebook.cells])[:10]
+    _copy(root, folder / "book")
+    nbformat.write(notebook, folder / "report.ipynb")
+    with _kernels(1, folder / "results"):
+        _papermill(folder / "report.ipynb", folder / "book" / "report.ipynb", folder / "book", {}, lambda: None)
+    return _page(root, folder, "report")
+
+
+def outcome(name: str, root: Path | None = None) -> Outcome:
+    """Return what a notebook found in a run that ended.
+
+    Parameters
+    ----------
+    name : str
+        The page or folder of a `rerun`; or a profile and a notebook, such as ``"quick/roughness"``, for what the last
+        build found; ``"published/roughness"`` for what ``data/results`` has.
+    root : Path, optional
+    """
+    root, path = root or find_root(), Path(name).absolute()
+    if path.exists():
+        nearest = (list(folder.glob(f"results/*/{OUTCOME}")) for folder in (path, *path.parents[:4]))
+        files = next(filter(None, nearest), [])
+    else:
+        profile, _, notebook = name.partition("/")
+        parts = (root / "data", root / "_build" / "executed" / profile)
+        files = [
+            f for part in parts[profile != "published" :] if (f := part / "results" / notebook / OUTCOME).is_file()
+        ]
+    if not files:
+        raise ValueError(
+            f"there is no run {name!r}: give a page that `fisherbook run` made, or such as quick/roughness"
+        )
+    return Outcome(**json.loads(files[0].read_text()))
 
 
 def versions() -> dict[str, str]:
@@ -213,7 +268,10 @@ def _execute(
         _papermill(source, target, copy, values[name], bar.update)
         seconds = round(time.perf_counter() - start, 1)
         _sign(kept, used, seconds)
-        if published and kept.is_dir():
+        kept.mkdir(parents=True, exist_ok=True)
+        outcome = Outcome(name, profile, used, list(_findings(target)))
+        (kept / OUTCOME).write_text(json.dumps(asdict(outcome), indent=1))
+        if published and list(kept.glob("*.nc")):
             shutil.rmtree(published / name, ignore_errors=True)
             shutil.copytree(kept, published / name)
         _tidy(target, profile, used, kept)
@@ -348,6 +406,12 @@ def _findings(path: Path) -> Iterator[dict[str, Any]]:
         if output.get("metadata", {}).get("scrapbook", {}).get("name") == "findings":
             (text,) = output.data.values()  # what is glued is shown as Python would show it: a quoted string
             yield from (row | {"page": path.name} for row in json.loads(ast.literal_eval(text)))
+
+
+def _page(root: Path, folder: Path, name: str) -> Path:
+    """Build a site of one executed notebook in the folder's book, and return its page."""
+    (folder / "book" / "_toc.yml").write_text(f"format: jb-book\nroot: {name}\n", encoding="utf-8")
+    return _site(root, folder / "book", folder) / f"{name}.html"
 
 
 def _site(root: Path, copy: Path, output: Path, *options: str) -> Path:

@@ -21,13 +21,13 @@ def test_list_prints_notebooks_and_parameters(root, capsys):
 
 def test_run_prints_where_the_new_page_is(root, capsys):
     assert cli.main(["run", "first", "-p", "replicates=3", "-p", "kappa=1e-2"]) == 0
-    page = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    (page,) = (Path(line) for line in capsys.readouterr().out.splitlines() if line.endswith(".html"))
     assert "0.03 orl False" in page.read_text()
 
 
 def test_run_takes_a_profile_and_overrides_it(root, capsys):
     assert cli.main(["run", "first", "-p", "replicates=2", "--profile", "published"]) == 0
-    page = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    (page,) = (Path(line) for line in capsys.readouterr().out.splitlines() if line.endswith(".html"))
     assert "0.002 orl False" in page.read_text()
 
 
@@ -68,7 +68,7 @@ def test_papermill_alone_executes_a_notebook_with_parameters(root):
 
 
 def test_an_interrupt_is_a_sentence_and_exit_code_130(root, capsys, monkeypatch):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.publish, "build", interrupted)

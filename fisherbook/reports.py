@@ -1,0 +1,127 @@
+"""Reports over several runs of a notebook: how a run differs, two laid side by side, a grid of parameters."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from tqdm import tqdm
+
+from fisherbook import publish
+from fisherbook.publish import Outcome
+
+_CELL = """from fisherbook import figures, reports
+
+figures.setup()
+table = reports.table({names!r}, {labels!r})
+figures.show(figures.estimates(table), {caption!r}, table, "estimates")
+table.pivot(index="claim", columns="run", values="found").style.format(escape="html")"""
+_CAPTION = (
+    "Each claim's estimate with its 95 % interval, run by run. Dashed: the threshold that decides. Green: reproduced; "
+    "red: not reproduced; grey: inconclusive."
+)
+
+
+def rerun(notebook: str, settings: Sequence[str] = (), profile: str = "quick", root: Path | None = None) -> str:
+    """Execute a notebook (`publish.rerun`) and return where its page is and how it differs from the book's own."""
+    page = publish.rerun(notebook, settings, profile, root)
+    new = publish.outcome(str(page.parents[2]), root)
+    for book in ("published", "quick"):
+        try:
+            return "\n".join([str(page), *differences(new, publish.outcome(f"{book}/{notebook}", root))])
+        except ValueError:
+            continue
+    return f"{page}\nthe book was not built, so there is nothing to compare it with"
+
+
+def differences(new: Outcome, old: Outcome) -> list[str]:
+    """Return a line for each parameter that differs between two runs of a notebook, and for each claim."""
+    changed = [f"{n} = {v} ({old.profile}: {old.parameters.get(n)})" for n, v in _changed(new, old).items()]
+    lines = [f"parameters as in the {old.profile} book" if not changed else "; ".join(changed)]
+    before = {row["sentence"]: row for row in old.findings}
+    for row in new.findings:
+        was = before.get(row["sentence"])
+        other = f"{was['verdict']}, {was['number']}" if was else "not claimed"
+        lines.append(f"{row['sentence']}: {row['verdict']}, {row['number']} ({old.profile}: {other})")
+    return lines
+
+
+def compare(first: str, second: str, root: Path | None = None) -> Path:
+    """Lay two runs of a notebook side by side and return the page: a figure of their estimates, and their verdicts.
+
+    `first` and `second` are names as `publish.outcome` takes.
+    """
+    a, b = (publish.outcome(name, root) for name in (first, second))
+    if a.notebook != b.notebook:
+        raise ValueError(f"only runs of one notebook can be compared, not {a.notebook} with {b.notebook}")
+    labels = [f"A: {a.profile}", f"B: {b.profile}"]
+    told = [
+        f"A: `{first}`",
+        f"B: `{second}`",
+        *(f"`{n}`: A {a.parameters.get(n)}, B {v}" for n, v in _changed(b, a).items()),
+    ]
+    return _report(f"{a.notebook}: two runs", told, [first, second], labels, root)
+
+
+def sweep(notebook: str, settings: Sequence[str], profile: str = "quick", root: Path | None = None) -> Path:
+    """Run a notebook over a grid of parameters and return a page with all its verdicts.
+
+    Parameters
+    ----------
+    notebook : str
+    settings : sequence of str
+        Each ``name=value``; a name that comes again adds a value, and every combination is run.
+    profile, root
+        As for `publish.build`.
+    """
+    grid: dict[str, list[str]] = {}
+    for setting in settings:
+        grid.setdefault(setting.partition("=")[0], []).append(setting)
+    if not any(len(values) > 1 for values in grid.values()):
+        raise ValueError("a sweep needs a parameter with several values, such as -p replicates=4 -p replicates=8")
+    chosen = list(itertools.product(*grid.values()))
+    folders = [str(publish.execute(notebook, c, profile, root)) for c in tqdm(chosen, desc="sweep", leave=False)]
+    labels = [", ".join(c) for c in chosen]
+    return _report(f"{notebook}: a sweep", [f"`{label}`" for label in labels], folders, labels, root)
+
+
+def table(names: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Return the findings of several runs, one row per run and claim, for `figures.estimates`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Runs, as `publish.outcome` takes them.
+    labels : sequence of str
+        What to call them.
+    """
+    rows = [
+        {
+            "run": label, "claim": row["sentence"], "estimate": row["shown"][0], "low": row["shown"][1],
+            "high": row["shown"][2], "thresholds": tuple(row["thresholds"]), "verdict": row["verdict"],
+            "found": f"{row['verdict']}: {row['number']}",
+        }
+        for name, label in zip(names, labels, strict=True)
+        for row in publish.outcome(name).findings
+    ]  # fmt: skip
+    if not rows:
+        raise ValueError("these runs have no claims to compare")
+    return pd.DataFrame(rows)
+
+
+def _changed(new: Outcome, old: Outcome) -> Mapping[str, Any]:
+    return {name: value for name, value in new.parameters.items() if old.parameters.get(name) != value}
+
+
+def _report(title: str, told: Sequence[str], names: list[str], labels: list[str], root: Path | None) -> Path:
+    cells = [
+        new_markdown_cell("\n".join([f"# {title}", "", *(f"* {line}" for line in told)]), id="title"),
+        new_code_cell(
+            _CELL.format(names=names, labels=labels, caption=_CAPTION), id="report", metadata={"tags": ["hide-input"]}
+        ),
+    ]
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    return publish.report(nbformat.from_dict(notebook), root)
