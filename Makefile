@@ -7,10 +7,10 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book published test serve lint bench clean notebooks
+.PHONY: help setup book published verify-published test serve lint bench clean notebooks
 
 help: ## explain these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Everything is installed in $(VENV); VENV=path takes another place, PYTHON=python3.x another Python (3.11 or newer)."
 	@echo "  What was computed stays in .store and is never computed again; FISHERBOOK_STORE=path takes another place."
@@ -28,6 +28,9 @@ book: setup ## train, measure, execute the notebooks and build the site (quick p
 
 published: setup ## the same with the published parameters, from data/results; FRESH=1 computes them again: hours, resumable
 	$(BIN)/fisherbook build --profile published $(if $(FRESH),--fresh)
+
+verify-published: setup ## compute a small piece of each published result again, and compare
+	$(BIN)/fisherbook verify
 
 test: setup ## run the tests and every notebook; the site is tested if it was built
 	$(BIN)/python -m pytest

@@ -1,13 +1,20 @@
-"""Reports over several runs of a notebook: how a run differs, two laid side by side, a grid of parameters."""
+"""Reports over several runs of a notebook.
+
+How a run differs from the book, two runs laid side by side, a grid of parameters, published results verified.
+"""
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pandas as pd
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from scipy import stats
 from tqdm import tqdm
 
 from fisherbook import publish
@@ -86,6 +93,43 @@ def sweep(notebook: str, settings: Sequence[str], profile: str = "quick", root: 
     folders = [str(publish.execute(notebook, c, profile, root)) for c in tqdm(chosen, desc="sweep", leave=False)]
     labels = [", ".join(c) for c in chosen]
     return _report(f"{notebook}: a sweep", [f"`{label}`" for label in labels], folders, labels, root)
+
+
+def verify(profile: str = "published", root: Path | None = None) -> str:
+    """Compute a small piece of each published result again and return how the estimates compare.
+
+    Which piece, ``book/profiles/verify.yml`` says, as parameters that replace the published ones. A result whose faces
+    are not at hand is left out, and said to be.
+
+    Raises
+    ------
+    RuntimeError
+        If an estimate differs from the published one by more than chance would have it, once in twenty times for all
+        together: the difference over its standard error is Student's, with the lesser degrees of freedom.
+    """
+    root = root or publish.find_root()
+    pieces = yaml.safe_load((root / "book" / "profiles" / "verify.yml").read_text(encoding="utf-8")) or {}
+    pairs, lines = [], []
+    for notebook, values in tqdm(pieces.items(), desc="verify", leave=False):
+        old = publish.outcome(f"{profile}/{notebook}", root)
+        if old.parameters.get("source", "orl") == "celeba" and not os.environ.get("FISHERBOOK_CELEBA"):
+            lines.append(f"{notebook}: not verified, for FISHERBOOK_CELEBA names no folder with CelebA")
+            continue
+        folder = publish.execute(notebook, [f"{n}={v}" for n, v in values.items()], profile, root)
+        known = {row["sentence"]: row for row in old.findings}
+        pairs += [(notebook, row, known[row["sentence"]]) for row in publish.outcome(str(folder), root).findings]
+    apart = 0
+    for notebook, new, old in pairs:
+        error = np.hypot(new["standard_error"], old["standard_error"])
+        limit = error * stats.t.ppf(1 - 0.025 / len(pairs), min(new["dof"], old["dof"]))
+        agrees = not abs(new["value"] - old["value"]) > limit
+        apart += not agrees
+        lines.append(
+            f"{notebook}: {new['sentence']}: {new['number']} ({profile}: {old['number']})" + " DIFFERS" * (not agrees)
+        )
+    if apart:
+        raise RuntimeError("\n".join([f"{apart} of {len(pairs)} estimates differ from those published", *lines]))
+    return "\n".join(lines)
 
 
 def table(names: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:

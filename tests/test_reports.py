@@ -74,3 +74,15 @@ def test_a_table_of_runs_has_a_row_for_each_claim(root, runs):
 def test_what_cannot_be_reported_is_told_in_a_sentence(root, call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(root)
+
+
+def test_published_results_are_verified_within_their_errors(root, no_site):
+    noisy = FINDING.replace("Estimate(replicates, 0.1", "Estimate(4 + shift, 0.1")
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS + "\nshift: float = 0.0  # of the estimate", noisy)
+    publish.build("published", root)
+    profile = root / "book" / "profiles" / "verify.yml"
+    profile.write_text("first: {shift: 0.2}\n")
+    assert "Replicates are many: 4.20" in reports.verify(root=root)
+    profile.write_text("first: {shift: 0.5}\n")
+    with pytest.raises(RuntimeError, match=r"1 of 1 estimates differ.*\n.*DIFFERS"):
+        reports.verify(root=root)
