@@ -1,6 +1,6 @@
 """Fisher information about the angle of a rotated face, in networks that report it."""
 
-from . import curves, figures, findings, gain, theory
+from . import curves, distances, figures, findings, gain, theory
 from .activity import Activity, record
 from .adaptation import SCHEMES, Networks, adapt
 from .angles import Density, grid, tabulated, uniform, von_mises
@@ -17,7 +17,8 @@ from .training import Ensemble, Stage, train
 
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
-    "Faces", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves", "estimate",
-    "figures", "findings", "gain", "grid", "intervals", "keep", "load_faces", "measure", "measure_increments",
-    "open_results", "plan_faces", "record", "sampling", "sweep", "tabulated", "theory", "train", "uniform", "von_mises",
+    "Faces", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves", "distances",
+    "estimate", "figures", "findings", "gain", "grid", "intervals", "keep", "load_faces", "measure",
+    "measure_increments", "open_results", "plan_faces", "record", "sampling", "sweep", "tabulated", "theory",
+    "train", "uniform", "von_mises",
 ]  # fmt: skip

@@ -32,6 +32,7 @@ ROWS = [
     "fisher.codes",
     "fisher.calibration",
     "curves",
+    "distances",
     "theory",
     "findings",
     "experiment",
