@@ -21,7 +21,7 @@ _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _BLACK, _GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#4B5563", "#8A8F98",
 )  # fmt: skip
 COLORS: dict[str, str] = {
-    "train": _BLUE, "test": _ORANGE,
+    "train": _BLUE, "test": _ORANGE, "training": _BLUE, "photographs": _GREEN, "people": _ORANGE,
     "initial": _GREY, "uniform": _BLUE, "focused": _RED,
     "relu": _RED, "leaky_relu": _ORANGE, "celu": _BLUE, "elu": _SKY, "gelu": _GREEN, "silu": _PURPLE,
     "softplus": _BLACK, "tanh": _GREY,
