@@ -4,6 +4,7 @@ from . import curves, distances, figures, findings, gain, theory
 from .activity import Activity, record
 from .adaptation import SCHEMES, Networks, adapt
 from .angles import Density, grid, tabulated, uniform, von_mises
+from .backbones import FeatureBank
 from .experiment import measure, measure_increments, sweep
 from .faces import Faces, load_faces
 from .fisher import calibration, intervals, sampling
@@ -17,8 +18,8 @@ from .training import Ensemble, Stage, train
 
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
-    "Faces", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves", "distances",
-    "estimate", "figures", "findings", "gain", "grid", "intervals", "keep", "load_faces", "measure",
-    "measure_increments", "open_results", "plan_faces", "record", "sampling", "sweep", "tabulated", "theory",
-    "train", "uniform", "von_mises",
+    "Faces", "FeatureBank", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves",
+    "distances", "estimate", "figures", "findings", "gain", "grid", "intervals", "keep", "load_faces", "measure",
+    "measure_increments", "open_results", "plan_faces", "record", "sampling", "sweep", "tabulated", "theory", "train",
+    "uniform", "von_mises",
 ]  # fmt: skip

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from . import angles as circle
-from . import checks, derivative
-from .networks import INPUT_MEAN, INPUT_SCALE, READOUTS, Network, Parameters
+from . import backbones, checks, derivative
+from .backbones import FeatureBank
+from .networks import BACKBONE_LAYERS, INPUT_MEAN, INPUT_SCALE, READOUTS, Network, Parameters
 from .stimulus import Stimulus
 from .store import digest, source_digest
 from .training import Ensemble, generator
@@ -85,6 +86,24 @@ class Activity:
         key = self.key and digest([self.key, chosen])
         return replace(self, face=self.face[:, chosen], identity=identity, key=key, _evaluate=evaluate)
 
+    def projected(self, units: int, seed: int = 0) -> "Activity":
+        """Return the activity on so many fixed random directions, the same for every replicate, stage and face.
+
+        A layer with more units than a covariance of so few faces can hold is measured on these: its information is at
+        least what they show. Weights are normal, of variance 1 over the layer's units.
+        """
+
+        def project(values: Tensor) -> Tensor:
+            wide = values.shape[-1]
+            drawn = torch.randn(wide, units, generator=generator(seed, "projection", wide), dtype=torch.float64)
+            return values @ (drawn / wide**0.5).to(values)
+
+        def evaluate(angles: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
+            return tuple(v if v is None else project(v) for v in self._evaluate(angles, tangents))
+
+        key = self.key and digest([self.key, "projected", units, seed])
+        return replace(self, key=key, _evaluate=evaluate, _decode=None)
+
     def decoded(self) -> "Activity":
         """Return the reported angle θ̂ (rad) as a layer of one unit, and its derivative dθ̂/dθ."""
         if self._decode is None:
@@ -103,7 +122,7 @@ class Activity:
 
 def record(
     network: Ensemble | torch.nn.Module,
-    stimulus: Stimulus,
+    stimulus: Stimulus | FeatureBank,
     angles: int | ArrayLike = 360,
     split: str | Sequence[int] | None = "test",
     stage: str | None = None,
@@ -119,7 +138,8 @@ def record(
     ----------
     network : Ensemble or torch.nn.Module
         A trained ensemble, or any module that maps images (sample, channel, height, width) to outputs.
-    stimulus : Stimulus
+    stimulus : Stimulus or FeatureBank
+        A frozen backbone's probe is recorded from its feature bank, the layers below from the images.
     angles : int or array_like
         Number of angles on the half-open circle, or angles in rad.
     split : str, sequence of int or None
@@ -136,7 +156,8 @@ def record(
     Returns
     -------
     Activity
-        Images, derivatives and activity are in float64, unless a module's own parameters are not.
+        Images, derivatives and activity are in float64, unless a module's own parameters are not; a backbone computes
+        in float32.
     """
     angles = circle.as_angles(angles)
     if isinstance(network, torch.nn.Module):
@@ -145,6 +166,8 @@ def record(
     checks.one_of("stage", stage, network.weights)
     description = network.network
     checks.one_of("layer", layer, description.layers)
+    device = str(next(iter(network.weights[stage].values())).device)
+    stimulus = backbones.seen(description, stimulus, network.seed, device)
     faces = [_chosen(stimulus, split, int(r)) for r in network.replicate]
     if len({len(f) for f in faces}) > 1:
         raise ValueError(f"split {split!r} must have equally many faces in every fold; choose other folds")
@@ -156,6 +179,9 @@ def record(
     readout, symmetry = READOUTS[description.readout], stimulus.symmetry
     decode = (lambda outputs: readout.decode(outputs) / symmetry) if layer == "output" else None
     widest = sum(description.hidden) * 4 + len(stimulus.aperture) * (stimulus.rotation != "harmonic")
+    if layer in BACKBONE_LAYERS:
+        below = stimulus.stimulus if description.frozen else stimulus
+        widest = 4 * backbones.units(layer, below.size)
     chunk = max(1, min(as_bytes(memory), _CACHE) // (8 * faces.size * widest))
     evaluate = _evaluator(network, stimulus, stage, layer, faces, dropout)
     identity = _identity(stimulus, faces)
@@ -167,9 +193,12 @@ def _evaluator(
 ) -> Evaluate:
     """Return what computes a layer's responses and tangents (replicate, angle, face, unit) at any angles."""
     network = ensemble.network
+    if network.finetuned or layer in BACKBONE_LAYERS:
+        return _backbone_evaluator(ensemble, stimulus, stage, layer, faces)
     parameters = {name: tensor.double() for name, tensor in ensemble[stage].items()}
     masks = _masks(network, ensemble, stimulus, faces) if dropout else None
-    first = _harmonic_currents if stimulus.rotation == "harmonic" else _sampled_currents
+    in_memory = stimulus.rotation == "harmonic" and not stimulus.streams
+    first = _harmonic_currents if in_memory else _sampled_currents
     currents = first(parameters, stimulus, faces)
 
     def evaluate(at: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
@@ -182,6 +211,40 @@ def _evaluator(
             if not tangents:
                 return onward(currents(angles, False)), None
             return derivative.along(onward, currents(angles, False), currents(angles, True))
+
+    return evaluate
+
+
+def _backbone_evaluator(
+    ensemble: Ensemble, stimulus: Stimulus | FeatureBank, stage: str, layer: str, faces: NDArray
+) -> Evaluate:
+    """Return what computes the activity of a backbone, or of a probe above one that was trained with it."""
+    network, parameters = ensemble.network, ensemble[stage]
+    if network.frozen:
+        folded, stimulus = [stimulus.layers] * len(faces), stimulus.stimulus
+    else:
+        states = backbones.backbone_of(parameters)
+        folded = [backbones.folded({n: t[row] for n, t in states.items()}) for row in range(len(faces))]
+        probe = {n: t.double() for n, t in parameters.items()}
+        mean, scale = states["mean"][:, None].double(), states["scale"][:, None, None].double()
+    below = layer if layer in BACKBONE_LAYERS else "features"
+
+    def evaluate(at: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
+        turned, found = torch.from_numpy(at).repeat_interleave(faces.shape[1]), []
+        for layers, shown in zip(folded, faces, strict=True):
+            each = torch.from_numpy(shown).repeat(len(at))
+            found.append(backbones.record_features(layers, stimulus, each, turned, tangents, below))
+        values, along = (None if v[0] is None else torch.stack(v).double() for v in zip(*found, strict=True))
+        if below == "features" and layer != below:
+
+            def onward(features: Tensor) -> Tensor:
+                shown = INPUT_MEAN + INPUT_SCALE * (features - mean) / scale
+                return network.onward(probe, network.first(probe, shown), layer)
+
+            with torch.no_grad():
+                pair = derivative.along(onward, values, along) if tangents else (onward(values), None)
+            values, along = pair
+        return tuple(v if v is None else v.unflatten(1, (len(at), -1)) for v in (values, along))
 
     return evaluate
 

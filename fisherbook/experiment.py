@@ -17,6 +17,7 @@ from tqdm import tqdm
 from . import angles as circle
 from . import checks, curves, results
 from .activity import Activity, as_bytes, record
+from .backbones import FeatureBank, seen
 from .fisher.estimate import ESTIMATORS, estimate
 from .networks import READOUTS, Network
 from .stimulus import Stimulus
@@ -32,7 +33,7 @@ _ORDER = ("stage", "replicate", "split", "layer", "estimator", "angle", "step")
 
 
 def measure(
-    stimulus: Stimulus,
+    stimulus: Stimulus | FeatureBank,
     network: Network,
     stages: Sequence[Stage],
     replicates: int | Sequence[int] = 8,
@@ -91,6 +92,7 @@ def measure(
     began = time.monotonic()
     what = _What(circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), delta)
     what.check(stimulus, network)
+    stimulus = seen(network, stimulus, seed, choose_device(device), store, progress)
     if any(isinstance(stage.density, tuple) for stage in stages):
         raise ValueError("measure takes one density per stage, the same for all replicates")
     store, device, memory = store or default_store(), choose_device(device), as_bytes(memory)

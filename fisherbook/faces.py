@@ -4,6 +4,7 @@ import importlib.util
 import io
 import os
 import posixpath
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from .store import digest
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 PARTS = {"train": 0.7, "test": 0.3}
 CELEBA = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+_IN_MEMORY = 20_000 * 64**2  # pixels; more are kept as 8-bit numbers in a file of their own
 Tree = Path | zipfile.Path
 Parts = Mapping[str, tuple[NDArray[np.int64], ...]]
 
@@ -35,7 +37,7 @@ class Faces:
     Attributes
     ----------
     images : array, float32, shape (face, channel, size, size)
-        In [0, 1].
+        In [0, 1]. Of very many faces: uint8, a file mapped into memory; `some` reads from it.
     source : str
         ``"orl"``, ``"celeba"``, ``"gratings"``, or the name of the folder or archive.
     identity : array, int64, shape (face,), or None
@@ -84,6 +86,13 @@ class Faces:
         if not 0 <= fold < self.folds:
             raise ValueError(f"fold must be a whole number from 0 to {self.folds - 1}, not {fold!r}")
         return part[fold]
+
+    def some(self, indices: NDArray[np.int64]) -> "Faces":
+        """Return the images (float32), and their noise, of some faces, without what else is known of them."""
+        images = self.images[indices]
+        images = images if images.dtype == np.float32 else images / np.float32(255)
+        noise = None if self.noise is None else self.noise[indices]
+        return Faces(images, self.source, noise=noise, symmetry=self.symmetry)
 
     def _where(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
         indices = np.flatnonzero(chosen)
@@ -314,11 +323,18 @@ def _read(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
     """Return images (face, channel, size, size) in [0, 1], which they are, and what is said of the others."""
     mode = "RGB" if color else "L"
-    pixels, failed = np.zeros((len(names), size, size, len(mode)), np.uint8), {}
+    shape, failed = (len(names), len(mode), size, size), {}
+    many = np.prod(shape) > _IN_MEMORY
+    if many:
+        with tempfile.TemporaryFile() as file:  # it has no name, and vanishes with the last array that is mapped to it
+            pixels = np.memmap(file, np.uint8, shape=shape)
+    else:
+        pixels = np.zeros(shape, np.uint8)
 
     def read(index: int) -> None:
         try:
-            pixels[index] = _face(tree.joinpath(names[index]).read_bytes(), size, mode, crop, scale)
+            face = _face(tree.joinpath(names[index]).read_bytes(), size, mode, crop, scale)
+            pixels[index] = face.transpose(2, 0, 1)
         except Exception as error:  # Pillow raises errors of many types on damaged files
             failed[index] = f"{names[index]} ({error})"
 
@@ -327,7 +343,9 @@ def _read(
         list(tqdm(done, "reading faces", len(names), leave=False, unit="face", delay=2))
     kept = np.setdiff1d(np.arange(len(names)), list(failed))
     first = ", ".join(failed[index] for index in sorted(failed)[:5]) + ", ..." * (len(failed) > 5)
-    images = np.ascontiguousarray(pixels[kept].transpose(0, 3, 1, 2)) / np.float32(255)
+    if len(kept) < len(names):
+        pixels = pixels[kept]
+    images = pixels if many else pixels / np.float32(255)
     return images, kept, f"{len(failed)} of {len(names)} images can't be read: {first}" if failed else ""
 
 

@@ -7,6 +7,7 @@ frozen description with pure functions on them.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,19 @@ from torch import Tensor
 
 from . import checks
 from .angles import wrap
+from .store import digest
 
 Parameters = dict[str, Tensor]
 INPUT_MEAN, INPUT_SCALE = 0.5, 0.25  # pixels enter the first layer as (I - mean) / scale
 BINS = 16  # of the readout `bins`; the first begins at -π
 _BIN = 2 * math.pi / BINS  # rad
+HIDDEN = {"mlp": (60, 20), "resnet18": (512,)}  # by architecture
+BACKBONE_LAYERS, FEATURES, PREFIX = ("layer1", "layer2", "layer3", "layer4", "features"), 512, "backbone."
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """Return a random generator of its own for a key such as (seed, replicate, purpose, stage name, block)."""
+    return torch.Generator().manual_seed(int(digest(list(key))[:15], 16))
 
 
 @dataclass(frozen=True)
@@ -135,30 +144,52 @@ class Network:
 
     Parameters
     ----------
-    architecture : {"mlp"}
-        `mlp`: the aperture's pixels, fully connected hidden layers, a readout.
-    hidden : tuple of int
-        Units of each hidden layer.
+    architecture : {"mlp", "resnet18"}
+        `mlp`: the aperture's pixels, fully connected hidden layers, a readout. `resnet18`: torchvision's ResNet-18 up
+        to its 512 pooled features, and the same on these: a probe.
+    hidden : tuple of int, optional
+        Units of each hidden layer; by default (60, 20), and (512,) for a probe.
     nonlinearity : str
         One of `NONLINEARITIES`.
     readout : str
         One of `READOUTS`.
     dropout : float
         Probability with which a hidden unit is silenced, in training and, where asked, in recording.
+    auxiliary : int
+        Outputs for a second task beside the readout's: the number of people, or of attributes (see `Stage`).
+    backbone : {"frozen", "finetuned"}
+        Of a ``resnet18``. A frozen one is run once for each face and angle of a `FeatureBank`, which all replicates
+        share. A fine-tuned one is trained with the probe, replicates in turn; from random weights its batch norms
+        train normally, from others their running statistics stay as they are.
+    weights : str or Path
+        Where a backbone begins: ``"imagenet"`` (through torchvision), ``"random"``, a file with a state dict (.pt or
+        .pth, or .safetensors), or the key of an ensemble's replicate whose backbone was trained here (`Ensemble.keys`).
+    bank : int
+        Angles of a frozen backbone's `FeatureBank`.
 
     Notes
     -----
-    Layers are named ``hidden1``, ``hidden2``, … (after their nonlinearity) and ``output``.
+    Layers are named ``hidden1``, ``hidden2``, … (after their nonlinearity), ``output`` and, with a second task,
+    ``auxiliary``; below them a backbone has ``layer1`` to ``layer4`` and ``features``.
     """
 
     architecture: str = "mlp"
-    hidden: tuple[int, ...] = (60, 20)
+    hidden: tuple[int, ...] | None = None
     nonlinearity: str = "celu"
     readout: str = "angular"
     dropout: float = 0.0
+    auxiliary: int = 0
+    backbone: str = "frozen"
+    weights: str = "imagenet"
+    bank: int = 180
 
     def __post_init__(self) -> None:
-        checks.one_of("architecture", self.architecture, ["mlp"])
+        checks.one_of("architecture", self.architecture, HIDDEN)
+        if self.hidden is None:
+            object.__setattr__(self, "hidden", HIDDEN[self.architecture])
+        checks.one_of("backbone", self.backbone, ["frozen", "finetuned"])
+        checks.whole_number("auxiliary", self.auxiliary, 0)
+        object.__setattr__(self, "weights", str(self.weights))
         checks.one_of("nonlinearity", self.nonlinearity, NONLINEARITIES)
         checks.one_of("readout", self.readout, READOUTS)
         object.__setattr__(self, "hidden", tuple(checks.whole_number("hidden", n) for n in self.hidden))
@@ -170,7 +201,22 @@ class Network:
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that can be recorded."""
-        return (*(f"hidden{k + 1}" for k in range(len(self.hidden))), "output")
+        below = () if self.architecture == "mlp" else BACKBONE_LAYERS
+        return (*below, *self._hidden, "output", *("auxiliary",) * bool(self.auxiliary))
+
+    @property
+    def _hidden(self) -> tuple[str, ...]:
+        return tuple(f"hidden{k + 1}" for k in range(len(self.hidden)))
+
+    @property
+    def frozen(self) -> bool:
+        """Whether there is a backbone that is not trained."""
+        return self.architecture != "mlp" and self.backbone == "frozen"
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether there is a backbone that is trained."""
+        return self.architecture != "mlp" and self.backbone == "finetuned"
 
     def initialise(
         self, inputs: int, generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32
@@ -187,9 +233,11 @@ class Network:
         dict of Tensor
             ``<layer>.weight`` (replicate, unit, input) and ``<layer>.bias`` (replicate, unit).
         """
-        sizes = (inputs, *self.hidden, READOUTS[self.readout].outputs)
+        ends = {"output": READOUTS[self.readout].outputs, "auxiliary": self.auxiliary}
+        units_of = dict(zip(self._hidden, self.hidden, strict=True)) | {name: n for name, n in ends.items() if n}
+        fans = (inputs, *self.hidden, self.hidden[-1])
         parameters = {}
-        for layer, fan_in, units in zip(self.layers, sizes, sizes[1:], strict=False):
+        for (layer, units), fan_in in zip(units_of.items(), fans, strict=False):
             for name, shape in (("weight", (units, fan_in)), ("bias", (units,))):
                 draws = [torch.rand(shape, generator=g, dtype=torch.float64) for g in generators]
                 parameters[f"{layer}.{name}"] = ((2 * torch.stack(draws) - 1) * fan_in**-0.5).to(dtype)
@@ -217,12 +265,17 @@ class Network:
             are divided by the probability of being kept.
         """
         function = NONLINEARITIES[self.nonlinearity]
-        for depth, (this, following) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+        chain = (*self._hidden, "auxiliary" if layer == "auxiliary" else "output")
+        for depth, (this, following) in enumerate(pairwise(chain)):
             activity = function(currents)
             if masks is not None:
                 activity = activity * masks[depth] / (1 - self.dropout)
             if this == layer:
                 return activity
-            weight, bias = parameters[f"{following}.weight"], parameters[f"{following}.bias"]
-            currents = torch.baddbmm(bias[:, None], activity, weight.mT)
+            currents = self.affine(parameters, activity, following)
         return currents
+
+    @staticmethod
+    def affine(parameters: Parameters, activity: Tensor, layer: str) -> Tensor:
+        """Return the input currents of `layer` for the activity (replicate, sample, unit) of the layer before it."""
+        return torch.baddbmm(parameters[f"{layer}.bias"][:, None], activity, parameters[f"{layer}.weight"].mT)

@@ -28,6 +28,7 @@ ROTATIONS = {
     "bilinear": "bilinear resampling of the pixels, as torchvision's rotate: blurs by what depends on the angle",
 }
 _RING_SPACING = 0.5  # px
+_FEWER = 4000  # faces, of those that are too many to keep in memory, that M is chosen for
 _RIM_ENERGY = 0.99  # of the rim's variation over the polar angle, kept by the orders up to M
 
 
@@ -58,6 +59,7 @@ class Stimulus:
         self.size = faces.images.shape[-1]
         self.channels = faces.images.shape[1]
         self.symmetry = faces.symmetry
+        self.streams = faces.images.dtype != np.float32  # too many to keep their spectra: made when asked for
         self._given_orders = None if orders is None else checks.whole_number("orders", orders)
 
     @cached_property
@@ -133,6 +135,9 @@ class Stimulus:
             torch.as_tensor(faces).to(device),
             torch.as_tensor(angles, dtype=torch.float64).to(device),
         )
+        if self.streams:
+            shown, faces = faces.unique(return_inverse=True)
+            return self.part(shown).pixels(faces, angles, tangents, dtype, device)
         values = self._operator(dtype, str(device)).pixels(faces, angles, tangents)
         if self.faces.noise is not None and not tangents:
             values = values + self._noise(dtype, str(device))[faces]
@@ -147,11 +152,18 @@ class Stimulus:
         device: str = "cpu",
     ) -> Tensor:
         """Return the pixels inside the aperture, (angle, face, channel, pixel), of every face at every angle."""
+        if self.streams:
+            return self.part(faces).product(torch.arange(len(faces)), angles, tangents, dtype, device)
         faces, angles = faces.to(device), angles.to(device)
         values = self._operator(dtype, str(device)).product(faces, angles, tangents)
         if self.faces.noise is not None and not tangents:
             values = values + self._noise(dtype, str(device))[faces]
         return values
+
+    def part(self, faces: Sequence[int] | Tensor) -> "Stimulus":
+        """Return the stimulus of some faces, by their indices in the order given, turned as all are."""
+        orders = self.orders if self.rotation == "harmonic" else None
+        return Stimulus(self.faces.some(torch.as_tensor(faces).cpu().numpy()), self.rotation, orders)
 
     def embed(self, pixels: Tensor, tangents: bool = False) -> Tensor:
         """Place aperture pixels (..., pixel) into images (..., height, width), mid-grey (tangents: 0) outside."""
@@ -169,7 +181,8 @@ class Stimulus:
         """Highest angular frequency M of the harmonic rotation."""
         if self._given_orders is not None:
             return self._given_orders
-        rim = self._polar_spectrum[:, :, int(0.9 * self._polar_spectrum.shape[2]) :, 1:]
+        spectrum = self._polar_spectrum
+        rim = spectrum[:, :, int(0.9 * spectrum.shape[2]) :, 1:]
         energy = torch.cumsum(rim.abs().square().sum((0, 1, 2)), 0)
         return int((energy < _RIM_ENERGY * energy[-1]).sum()) + 1
 
@@ -203,7 +216,8 @@ class Stimulus:
 
     @cached_property
     def _polar_spectrum(self) -> Tensor:
-        return polar_spectrum(torch.from_numpy(self.faces.images))
+        few = np.linspace(0, len(self.faces) - 1, _FEWER).astype(int)
+        return polar_spectrum(torch.from_numpy((self.faces.some(few) if self.streams else self.faces).images))
 
     @lru_cache(maxsize=4)  # noqa: B019 - one stimulus lives as long as its study
     def _operator(self, dtype: torch.dtype, device: str) -> "_Harmonic | _Bilinear":

@@ -11,18 +11,21 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from . import checks
+from . import backbones, checks
 from .angles import Density
+from .backbones import FeatureBank
 from .losses import LIKELIHOOD, LOSSES
-from .networks import READOUTS, Network, Parameters
+from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, READOUTS, Network, Parameters, generator
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
 
@@ -60,6 +63,16 @@ class Stage:
         Early stopping: steps without a lower loss on `validation` after which a replicate stays as it was at its best.
     split, validation : str
         Splits of the faces that are trained on, and watched for early stopping.
+    auxiliary : {"identity", "attributes"}, optional
+        A second task: to tell people apart, or which attributes a face has (for which the network has as many
+        auxiliary outputs). Its loss, the mean negative log-likelihood over that of a uniform guess, is trained in
+        the mean ``(1 - weight) * loss + weight * auxiliary loss``, so that weight 1 trains the second task alone.
+    weight : float
+        From 0 to 1.
+    backbone_rate : float, optional
+        Learning rate of a fine-tuned backbone, by default that of the probe; 0 trains the probe alone.
+    mixed_precision : bool
+        Run a fine-tuned backbone's convolutions in bfloat16; only on a GPU.
     """
 
     name: str
@@ -73,6 +86,10 @@ class Stage:
     patience: int | None = None
     split: str = "train"
     validation: str = "test"
+    auxiliary: str | None = None
+    weight: float = 0.0
+    backbone_rate: float | None = None
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or self.name == INITIAL:
@@ -88,6 +105,10 @@ class Stage:
             checks.number("clip", self.clip, above=0)
         if self.patience is not None:
             checks.whole_number("patience", self.patience)
+        if self.auxiliary is not None:
+            checks.one_of("auxiliary", self.auxiliary, ["identity", "attributes"])
+        if not 0 <= self.weight <= (self.auxiliary is not None):
+            raise ValueError(f"weight must be from 0 to 1, and 0 without an auxiliary task, not {self.weight!r}")
 
     @property
     def densities(self) -> tuple[Density, ...]:
@@ -172,7 +193,7 @@ class Ensemble:
 
 
 def train(
-    stimulus: Stimulus,
+    stimulus: Stimulus | FeatureBank,
     network: Network,
     stages: Sequence[Stage],
     replicates: int | Sequence[int] = 8,
@@ -187,7 +208,8 @@ def train(
 
     Parameters
     ----------
-    stimulus : Stimulus
+    stimulus : Stimulus or FeatureBank
+        A network with a frozen backbone is trained on its feature bank, which is built if it is not there.
     network : Network
     stages : sequence of Stage
         Each begins where the one before ended; the first begins at the random initialisation.
@@ -218,9 +240,10 @@ def train(
     replicate = np.arange(checks.whole_number("replicates", replicates)) if np.ndim(replicates) == 0 else (
         np.array(replicates, np.int64)
     )  # fmt: skip
-    stages = _checked(stages, network, stimulus, len(replicate))
     store, device = store or default_store(), choose_device(device)
-    run = _Run(stimulus, network, seed, device, dtype, progress)
+    stages = _checked(stages, network, stimulus, len(replicate), device)
+    stimulus = backbones.seen(network, stimulus, seed, device, store, progress)
+    run = _Run(stimulus, network, seed, device, dtype, progress, store)
     if start is None:
         pieces = {int(r): _Piece(run.initialise(r), None, torch.zeros(0)) for r in replicate}
     else:
@@ -256,11 +279,6 @@ def choose_device(device: str = "auto") -> str:
     return str(torch.device(device))
 
 
-def generator(*key: int | str) -> torch.Generator:
-    """Return a random generator of its own for a key such as (seed, replicate, purpose, stage name, block)."""
-    return torch.Generator().manual_seed(int(digest(list(key))[:15], 16))
-
-
 @dataclass(frozen=True)
 class _Piece:
     """One replicate after one stage: what the store keeps in a file."""
@@ -282,23 +300,61 @@ class _Piece:
 class _Run:
     """What stays the same through a curriculum."""
 
-    stimulus: Stimulus
+    stimulus: Stimulus | FeatureBank
     network: Network
     seed: int
     device: str
     dtype: torch.dtype
     progress: bool
+    store: Store | None = None
 
     def key(self, stages: Sequence[Stage], replicate: int, start: str = "") -> str:
         kind = torch.device(self.device).type
         minor = ".".join(torch.__version__.split(".")[:2])
-        made_by = [self.stimulus.digest, kind, self.dtype, minor, source_digest(*_MODULES)]
-        return digest([self.network, list(stages), self.seed, replicate, start, made_by])
+        modules = _MODULES if self.network.architecture == "mlp" else (*_MODULES, "backbones")
+        made_by = [self.stimulus.digest, kind, self.dtype, minor, source_digest(*modules)]
+        return digest([self._keyed, list(stages), self.seed, replicate, start, made_by])
+
+    @cached_property
+    def _keyed(self) -> Network:
+        return backbones.keyed(self.network)
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that the first trained layer is shown."""
+        return FEATURES if self.network.finetuned else self.stimulus.channels * len(self.stimulus.aperture)
+
+    @cached_property
+    def targets(self) -> dict[str, Tensor]:
+        """Of the second tasks: who each face is, counted from 0, and which attributes it has."""
+        faces, found = self.stimulus.faces, {}
+        if faces.identity is not None:
+            found["identity"] = torch.from_numpy(np.unique(faces.identity, return_inverse=True)[1])
+        if faces.attributes is not None:
+            found["attributes"] = torch.from_numpy(faces.attributes)
+        return found
 
     def initialise(self, replicate: int) -> Parameters:
-        inputs = self.stimulus.channels * len(self.stimulus.aperture)
-        drawn = self.network.initialise(inputs, [generator(self.seed, int(replicate), INITIAL)], self.dtype)
-        return {name: tensor[0] for name, tensor in drawn.items()}
+        drawn = self.network.initialise(self.inputs, [generator(self.seed, int(replicate), INITIAL)], self.dtype)
+        parameters = {name: tensor[0] for name, tensor in drawn.items()}
+        if self.network.finetuned:
+            key = (self.seed, int(replicate))
+            begun = backbones.start(self.network, self.stimulus, key, self.store, self.device)
+            parameters |= {PREFIX + name: tensor.to(self.dtype) for name, tensor in begun.items()}
+        return parameters
+
+    def shown(self, parameters: Parameters, pixels: Tensor, mixed: bool = False) -> Tensor:
+        """Return what the first layer is shown, (replicate, sample, number): pixels, or a backbone's features."""
+        if not self.network.finetuned:
+            return pixels
+        found, training = [], self.network.weights == "random" and torch.is_grad_enabled()
+        for row, own in enumerate(pixels):
+            state = {name: tensor[row] for name, tensor in backbones.backbone_of(parameters).items()}
+            images = self.stimulus.embed(own.unflatten(-1, (self.stimulus.channels, -1)))
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=mixed):
+                features = backbones.forward(state, images, training=training)
+            found.append((features.to(self.dtype) - state["mean"]) / state["scale"])
+        return INPUT_MEAN + INPUT_SCALE * torch.stack(found)
 
     def stack(self, pieces: dict[int, _Piece], replicate: Sequence[int]) -> Parameters:
         names = next(iter(pieces.values())).parameters
@@ -308,13 +364,19 @@ class _Run:
         return torch.from_numpy(self.stimulus.faces.split(split, fold=replicate % self.stimulus.faces.folds))
 
 
-def _checked(stages: Sequence[Stage], network: Network, stimulus: Stimulus, replicates: int) -> tuple[Stage, ...]:
+def _checked(
+    stages: Sequence[Stage], network: Network, stimulus: Stimulus | FeatureBank, replicates: int, device: str
+) -> tuple[Stage, ...]:
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"stages must be at least one stage, each with its own name, not {names}")
     for stage in stages:
         if isinstance(stage.density, tuple):
             checks.same_length(replicates=replicates, density=len(stage.density))
+        if stage.auxiliary:
+            _check_second_task(stage, network, stimulus)
+        if stage.mixed_precision and not (network.finetuned and torch.device(device).type == "cuda"):
+            raise ValueError(f"mixed_precision is for a fine-tuned backbone on a GPU, not for device {device!r}")
     if READOUTS[network.readout].likelihood is None and any(stage.loss == LIKELIHOOD for stage in stages):
         having = ", ".join(readout.name for readout in READOUTS.values() if readout.likelihood)
         raise ValueError(f"the {network.readout} readout has no likelihood of its own, only these have: {having}")
@@ -329,6 +391,16 @@ def _checked(stages: Sequence[Stage], network: Network, stimulus: Stimulus, repl
     return tuple(stages)
 
 
+def _check_second_task(stage: Stage, network: Network, stimulus: Stimulus | FeatureBank) -> None:
+    faces = stimulus.faces
+    known = faces.identity if stage.auxiliary == "identity" else faces.attributes
+    if known is None:
+        raise ValueError(f"stage {stage.name!r}: {faces.source} does not tell the {stage.auxiliary} of its faces")
+    needed = len(np.unique(known)) if known.ndim == 1 else known.shape[1]
+    if network.auxiliary != needed:
+        raise ValueError(f"stage {stage.name!r} needs Network(auxiliary={needed}), one output for each")
+
+
 def _fill(
     store: Store, run: _Run, stage: Stage, before: dict[int, _Piece], key_of: dict[int, str]
 ) -> dict[int, _Piece]:
@@ -336,14 +408,14 @@ def _fill(
     replicate_of = {key: r for r, key in key_of.items()}
 
     def compute(missing: list[str]) -> Iterator[tuple[str, _Piece]]:
-        replicates = [replicate_of[key] for key in missing]
-        interim = digest(missing)
-        inputs = run.stimulus.channels * len(run.stimulus.aperture)
-        own = stage.rows([list(key_of).index(r) for r in replicates])
-        with _threads_for(len(missing) * stage.batch * inputs):
-            pieces = list(_train_stage(run, own, replicates, before, store, interim))
-        yield from zip(missing, pieces, strict=True)
-        store.remove("interim", interim, ".pt")
+        for keys in [[key] for key in missing] if run.network.finetuned else [missing]:  # together, or in turn
+            replicates, interim = [replicate_of[key] for key in keys], digest(keys)
+            own = stage.rows([list(key_of).index(r) for r in replicates])
+            numbers = _ONE_THREAD if run.network.finetuned else len(keys) * stage.batch * run.inputs
+            with _threads_for(numbers):
+                pieces = list(_train_stage(run, own, replicates, before, store, interim))
+            yield from zip(keys, pieces, strict=True)
+            store.remove("interim", interim, ".pt")
 
     found = store.fill("weights", list(replicate_of), compute, _Piece.save, _Piece.load, ".pt")
     return {r: found[key] for r, key in key_of.items()}
@@ -365,10 +437,16 @@ def _train_stage(
     run: _Run, stage: Stage, replicates: list[int], before: dict[int, _Piece], store: Store, interim: str
 ) -> Iterator[_Piece]:
     """Train the given replicates together through one stage and yield one piece for each."""
-    parameters = {n: t.requires_grad_() for n, t in run.stack(before, replicates).items()}
-    adam = torch.optim.Adam(parameters.values(), lr=stage.learning_rate, fused=True)
+    parameters = run.stack(before, replicates)
+    trained = {n: t.requires_grad_() for n, t in parameters.items() if not backbones.is_statistic(n)}
+    below = [tensor for name, tensor in trained.items() if name.startswith(PREFIX)]
+    groups = [{"params": [tensor for name, tensor in trained.items() if not name.startswith(PREFIX)]}]
+    if below:
+        rate = stage.learning_rate if stage.backbone_rate is None else stage.backbone_rate
+        groups.append({"params": below, "lr": rate})
+    adam = torch.optim.Adam(groups, lr=stage.learning_rate, fused=True)
     if stage.optimizer_state == "kept" and before[replicates[0]].moments is not None:
-        _set_moments(adam, parameters, [before[r].moments for r in replicates], run)
+        _set_moments(adam, trained, [before[r].moments for r in replicates], run)
     loss = torch.full((len(replicates), stage.steps), torch.nan, device=run.device)
     best, first = _Best(run, stage, replicates) if stage.patience else None, 0
     if interrupted := store.get("interim", interim, lambda p: torch.load(p, weights_only=True), ".pt"):
@@ -399,13 +477,11 @@ def _train_stage(
     if best:
         parameters = best.parameters
         loss[torch.arange(stage.steps) >= (best.step + stage.patience)[:, None]] = torch.nan
-    moments = [adam.state[p] for p in adam.param_groups[0]["params"]]
+    moments = {name: adam.state[tensor] for name, tensor in trained.items() if tensor in adam.state}
     for row in range(len(replicates)):
         own = {n: t.detach()[row].cpu().clone() for n, t in parameters.items()}
-        states = {
-            f"{n}.{m}": s[m][row].cpu().clone() for n, s in zip(parameters, moments, strict=True) for m in _MOMENTS
-        }
-        moments_of = states | {"step": moments[0]["step"].cpu().clone()}
+        states = {f"{n}.{m}": s[m][row].cpu().clone() for n, s in moments.items() for m in _MOMENTS}
+        moments_of = states | {"step": next(iter(moments.values()))["step"].cpu().clone()}
         yield _Piece(own, moments_of, loss[row].clone(), failed[row])
 
 
@@ -416,11 +492,11 @@ def _first_failure(loss: Tensor) -> int:
 
 def _step(run: _Run, stage: Stage, parameters: Parameters, adam: torch.optim.Adam, batch: dict[str, Tensor]) -> Tensor:
     """Make one optimiser step and return each replicate's loss before it."""
-    loss = _losses(run, stage, parameters, batch["pixels"], batch["angle"], batch.get("masks"))
+    loss = _losses(run, stage, parameters, batch["pixels"], batch["face"], batch["angle"], batch.get("masks"))
     adam.zero_grad(set_to_none=True)
     loss.sum().backward()
     if stage.clip is not None:
-        gradients = [p.grad for p in parameters.values()]
+        gradients = [p.grad for p in parameters.values() if p.grad is not None]
         norm = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
         scale = (stage.clip / norm).clamp(max=1)
         for g in gradients:
@@ -430,17 +506,34 @@ def _step(run: _Run, stage: Stage, parameters: Parameters, adam: torch.optim.Ada
 
 
 def _losses(
-    run: _Run, stage: Stage, parameters: Parameters, pixels: Tensor, angles: Tensor, masks: Tensor | None = None
-) -> Tensor:
+    run: _Run, stage: Stage, parameters: Parameters, pixels: Tensor, faces: Tensor, angles: Tensor,
+    masks: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Return each replicate's mean loss for pixels (replicate, sample, pixel) of faces at angles."""
-    network = run.network
+    network, readout = run.network, READOUTS[run.network.readout]
     masks = None if masks is None else masks.to(run.device).split(network.hidden, -1)
-    outputs = network.onward(parameters, network.first(parameters, pixels), masks=masks)
+    currents = network.first(parameters, run.shown(parameters, pixels, stage.mixed_precision))
+    last = network.onward(parameters, currents, f"hidden{len(network.hidden)}", masks)
+    outputs = network.affine(parameters, last, "output")
     targets = (run.stimulus.symmetry * angles.to(run.device)).to(run.dtype)
-    readout = READOUTS[network.readout]
     if stage.loss == LIKELIHOOD:
-        return readout.likelihood(outputs, targets).mean(1)
-    return LOSSES[stage.loss](readout.error(outputs, targets)).mean(1)
+        loss = readout.likelihood(outputs, targets).mean(1)
+    else:
+        loss = LOSSES[stage.loss](readout.error(outputs, targets)).mean(1)
+    if not stage.auxiliary:
+        return loss
+    second = _second_loss(run, stage, network.affine(parameters, last, "auxiliary"), faces)
+    return (1 - stage.weight) * loss + stage.weight * second
+
+
+def _second_loss(run: _Run, stage: Stage, outputs: Tensor, faces: Tensor) -> Tensor:
+    """Return each replicate's loss on the second task: the mean surprise over that of a uniform guess."""
+    targets = run.targets[stage.auxiliary][faces].to(run.device)
+    if stage.auxiliary == "identity":
+        return F.cross_entropy(outputs.mT, targets, reduction="none").mean(1) / np.log(outputs.shape[-1])
+    surprise = F.binary_cross_entropy_with_logits(outputs, targets.nan_to_num().to(outputs), reduction="none")
+    known = targets.isfinite()
+    return (surprise * known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1) / np.log(2)
 
 
 def _pixels(run: _Run, faces: Tensor, angles: Tensor) -> Tensor:
@@ -456,7 +549,7 @@ def _batches(run: _Run, draws: dict[str, Tensor], steps: int) -> Iterator[dict[s
         if step % together == 0:
             part = slice(step, min(step + together, steps))
             pixels = _pixels(run, draws["face"][:, part], draws["angle"][:, part])
-        batch = {name: draw[:, step] for name, draw in draws.items() if name != "face"}
+        batch = {name: draw[:, step] for name, draw in draws.items()}
         yield batch | {"pixels": pixels[:, step % together]}
 
 
@@ -497,7 +590,7 @@ class _Best:
     def all_stopped(self, parameters: Parameters, step: int) -> bool:
         with torch.no_grad():
             pixels = _pixels(self._run, self._faces, self._angles)
-            loss = _losses(self._run, self._stage, parameters, pixels, self._angles).cpu()
+            loss = _losses(self._run, self._stage, parameters, pixels, self._faces, self._angles).cpu()
         running = step - self.step <= self._stage.patience
         better = running & (loss < self.loss)
         self.loss[better], self.step[better] = loss[better], float(step)
@@ -513,5 +606,7 @@ class _Best:
 
 def _set_moments(adam: torch.optim.Adam, parameters: Parameters, moments: list[dict[str, Tensor]], run: _Run) -> None:
     for name, tensor in parameters.items():
+        if f"{name}.{_MOMENTS[0]}" not in moments[0]:  # it had no part in the stage before
+            continue
         stacked = {m: torch.stack([s[f"{name}.{m}"] for s in moments]).to(run.device) for m in _MOMENTS}
         adam.state[tensor] = {"step": moments[0]["step"].clone(), **stacked}

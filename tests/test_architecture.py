@@ -18,6 +18,7 @@ ROWS = [
     "faces",
     "stimulus",
     "networks",
+    "backbones",
     "losses",
     "training",
     "activity",
@@ -40,6 +41,7 @@ ROWS = [
     "adaptation",
     "figures",
     "publish",
+    "reports",
     "cli",
 ]
 

@@ -1,0 +1,283 @@
+"""ResNet-18 below a probe, against torchvision's own, against forward-mode derivatives, and end to end."""
+
+import re
+from dataclasses import replace
+from unittest.mock import patch
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet18
+
+import fisherbook as fb
+from fisherbook import backbones, derivative, networks, training
+from fisherbook.store import Store
+
+FROZEN = fb.Network("resnet18", hidden=(8,), weights="random", bank=24)
+FINETUNED = replace(FROZEN, backbone="finetuned")
+SHORT = fb.Stage("uniform", fb.uniform(), steps=3, batch=4)
+
+
+@pytest.fixture(scope="module")
+def stimulus():
+    return fb.Stimulus(fb.load_faces("orl", 32, limit=20, folds=2, split_by="image"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def state():
+    """Weights with batch norms that are not the identity."""
+    state, random = backbones.draw(networks.generator(0)), networks.generator(1)
+    for tensor in state.values():
+        if tensor.ndim == 1:
+            tensor += 0.2 * torch.rand(tensor.shape, generator=random)
+    return state
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(3, 3, 32, 32, generator=networks.generator(2))
+
+
+def test_it_is_torchvisions_resnet18(state, images, may_draw):
+    theirs = resnet18().eval()
+    theirs.load_state_dict(state, strict=False)
+    theirs.fc = torch.nn.Identity()
+    with torch.no_grad():
+        expected = theirs(backbones.normalised(images))
+    scale = expected.abs().max()
+    assert (backbones.forward(state, images) - expected).abs().max() < 1e-5 * scale
+    assert (backbones.respond(backbones.folded(state), images)[0] - expected).abs().max() < 1e-5 * scale
+
+
+@pytest.mark.parametrize("layer", networks.BACKBONE_LAYERS)
+def test_stacked_response_and_tangent_equal_forward_mode_derivatives(state, images, layer):
+    tangents = torch.randn(images.shape, generator=networks.generator(3))
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    value, along = derivative.along(lambda x: backbones.forward(state, x, layer), images, tangents)
+    response, tangent = backbones.respond(backbones.folded(state), images, tangents, layer)
+    assert response.shape == (3, backbones.units(layer, 32))
+    for found, expected in ((response, value), (tangent, along)):
+        assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert all(torch.equal(state[name], before[name]) for name in state)
+
+
+def test_what_enters_the_first_convolution_is_normalised_once(stimulus):
+    pixels = stimulus.images(4).flatten(0, 1)
+    entering = backbones.normalised(pixels)
+    assert entering.shape[1] == 3
+    assert entering.min() > -2.3
+    assert entering.max() < 2.9
+    assert entering.std() > 0.2
+    grey = backbones.normalised(torch.full((1, 1, 2, 2), 0.449))
+    assert grey.abs().max() < 0.25
+
+
+def test_calibration_makes_random_batch_norms_and_features_standard(stimulus, store):
+    begun = backbones.start(FROZEN, stimulus, (0,), store)
+    faces = torch.arange(20)
+    angles = torch.linspace(-3, 3, 20, dtype=torch.float64)
+    features, _ = backbones.record_features(backbones.folded(begun), stimulus, faces, angles, tangents=False)
+    shown = (features - begun["mean"]) / begun["scale"]
+    assert shown.mean().abs() < 0.3
+    assert 0.5 < shown.std() < 2
+    again = backbones.start(FROZEN, stimulus, (0,), store)
+    assert all(torch.equal(begun[name], again[name]) for name in begun)
+    assert not torch.equal(backbones.start(FROZEN, stimulus, (1,), store)["conv1.weight"], begun["conv1.weight"])
+
+
+def test_a_bank_holds_the_backbones_own_responses_and_tangents_at_its_angles(stimulus, store):
+    bank = fb.FeatureBank(stimulus, FROZEN, store=store)
+    faces, angles = torch.tensor([3, 0, 19]), torch.from_numpy(fb.grid(24)[[0, 7, 23]])
+    values, tangents = backbones.record_features(bank.layers, stimulus, faces, angles)
+    begun = backbones.start(FROZEN, stimulus, (0,), store)
+    shown = 0.5 + 0.25 * (values - begun["mean"]) / begun["scale"]
+    assert (bank.pixels(faces, angles)[:, 0] - shown).abs().max() < 1e-4
+    along = 0.25 * tangents / begun["scale"]
+    assert (
+        bank.pixels(faces, angles, tangents=True)[:, 0] - along
+    ).abs().median() < 1e-4 * along.abs().median()  # rounding may switch a relu
+    outer = bank.product(faces, angles)
+    assert outer.shape == (3, 3, 1, 512)
+    assert torch.equal(outer[1, 1], bank.pixels(faces[1:2], angles[1:2])[0])
+
+
+def test_between_a_banks_angles_the_tangent_is_the_responses_derivative_and_all_is_continuous(stimulus, store):
+    bank = fb.FeatureBank(stimulus, FROZEN, store=store)
+    at, face, h = (
+        torch.tensor([0.1, 2 * np.pi / 24, np.pi - 0.02, -np.pi]).double(),
+        torch.zeros(4, dtype=torch.long),
+        1e-5,
+    )
+    slope = (bank.pixels(face, at + h) - bank.pixels(face, at - h)) / (2 * h)
+    tangent = bank.pixels(face, at, tangents=True)
+    assert (slope - tangent).abs().max() < 1e-4 * tangent.abs().max()
+
+
+def test_a_bank_is_resumed_where_its_build_was_interrupted(stimulus, store, monkeypatch):
+    monkeypatch.setattr(backbones, "_PIECE", 8 * 24 * 2 * 512 * 4)  # eight faces a piece: three pieces
+    whole, calls = backbones.record_features, []
+
+    def failing(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    bank = fb.FeatureBank(stimulus, FROZEN, store=store)
+    with patch.object(backbones, "record_features", failing), pytest.raises(KeyboardInterrupt):
+        bank.pixels(torch.tensor([0]), torch.tensor([0.0]))
+    calls.clear()
+    monkeypatch.setattr(backbones, "record_features", lambda *a, **o: calls.append(1) or whole(*a, **o))
+    again = fb.FeatureBank(stimulus, FROZEN, store=store)
+    again.pixels(torch.tensor([0]), torch.tensor([0.0]))
+    assert len(calls) == 12  # the other two pieces' faces
+    assert isinstance(again._pieces[0], np.memmap)
+    with patch.object(backbones, "record_features", side_effect=AssertionError):
+        fb.FeatureBank(stimulus, FROZEN, store=store).pixels(torch.tensor([19]), torch.tensor([0.0]))
+
+
+def test_a_bank_in_half_precision_is_half_as_large_and_rounds(stimulus, store):
+    bank, half = (fb.FeatureBank(stimulus, FROZEN, 4, dtype, store=store) for dtype in ("float32", "float16"))
+    assert bank.digest != half.digest
+    pair = torch.tensor([5]), torch.tensor([0.0])
+    difference = (bank.pixels(*pair) - half.pixels(*pair)).abs().max()
+    assert 0 < difference < 0.01
+    assert half._pieces[0].nbytes * 2 == bank._pieces[0].nbytes
+
+
+def test_a_frozen_backbone_is_trained_recorded_and_measured_like_any_network(stimulus, store, monkeypatch):
+    monkeypatch.setenv("FISHERBOOK_STORE", str(store.root))
+    with pytest.warns(fb.FewFaces):
+        measured = fb.measure(
+            stimulus, FROZEN, [SHORT], 2, 24, splits=["train"], layers=["output"], store=store, progress=False
+        )
+    assert measured.fisher_information.isel(replicate=0).notnull().all()
+    ensemble = fb.train(stimulus, FROZEN, [SHORT], 2, store=store, progress=False)
+    for layer in ("layer4", "features", "hidden1", "output"):
+        responses, tangents = fb.record(ensemble, stimulus, 4, layer=layer).whole()
+        assert responses.shape == tangents.shape == (2, 4, len(stimulus.faces.split("test")), responses.shape[-1])
+    bank = fb.FeatureBank(stimulus, FROZEN, store=store)
+    same = fb.train(bank, FROZEN, [SHORT], 2, store=store, progress=False)
+    assert same.keys == ensemble.keys
+    assert set(ensemble["uniform"]) == {
+        f"{layer}.{part}" for layer in ("hidden1", "output") for part in ("weight", "bias")
+    }
+
+
+def test_a_finetuned_backbone_is_trained_in_turn_and_recorded_with_exact_tangents(stimulus, store):
+    stage = replace(SHORT, learning_rate=1e-3, backbone_rate=1e-4)
+    ensemble = fb.train(stimulus, FINETUNED, [stage], 2, store=store, progress=False)
+    before, after = ensemble["initial"], ensemble["uniform"]
+    moved = (after["backbone.conv1.weight"] - before["backbone.conv1.weight"]).abs().max()
+    assert 0 < moved < 4e-4  # three steps of Adam
+    assert not torch.equal(after["backbone.bn1.running_mean"], before["backbone.bn1.running_mean"])  # from random
+    assert torch.equal(after["backbone.mean"], before["backbone.mean"])
+    alone = fb.train(stimulus, FINETUNED, [stage], [1], store=Store(store.root / "other"), progress=False)
+    for name, tensor in alone["uniform"].items():
+        assert torch.allclose(tensor[0], after[name][1], atol=1e-5), name
+    h = 1e-4
+    activity = fb.record(ensemble, stimulus, [0.3, 0.3 - h, 0.3 + h])
+    responses, tangents = activity.whole()
+    slope = (responses[:, 2] - responses[:, 1]) / (2 * h)
+    assert (tangents[:, 0] - slope).abs().median() < 0.1 * slope.abs().median()  # a relu or two switches in between
+    assert activity.decoded().whole()[0].shape == (2, 3, len(stimulus.faces.split("test")), 1)
+
+
+def test_finetuning_goes_on_from_a_backbone_trained_here_with_fixed_statistics(stimulus, store):
+    trained = fb.train(stimulus, FINETUNED, [SHORT], 1, store=store, progress=False)
+    key = trained.keys["uniform"][0]
+    onward = replace(FINETUNED, weights=key)
+    frozen_rate = replace(SHORT, backbone_rate=0.0)
+    ensemble = fb.train(stimulus, onward, [frozen_rate, replace(SHORT, name="all")], 1, store=store, progress=False)
+    begun = trained["uniform"]["backbone.conv1.weight"]
+    assert torch.equal(ensemble["initial"]["backbone.conv1.weight"], begun)
+    assert torch.equal(ensemble["uniform"]["backbone.conv1.weight"], begun)
+    assert not torch.equal(ensemble["all"]["backbone.conv1.weight"], begun)
+    for name, tensor in ensemble["all"].items():
+        if "running" in name:
+            assert torch.equal(tensor, trained["uniform"][name])
+    # while its backbone stays as it is, a fine-tuned network is the frozen one
+    frozen = fb.FeatureBank(stimulus, replace(FROZEN, weights=key), store=store)
+    pair = torch.tensor([2, 4]), torch.from_numpy(fb.grid(24)[[3, 5]])
+    run = training._Run(stimulus, onward, 0, "cpu", torch.float32, False, store)
+    own = {n: t.detach() for n, t in ensemble["uniform"].items()}
+    with torch.no_grad():
+        shown = run.shown(own, stimulus.pixels(*pair, dtype=torch.float32).flatten(1)[None])[0]
+    assert (frozen.pixels(*pair)[:, 0] - shown).abs().max() < 1e-3
+
+
+def test_training_of_a_backbone_goes_on_where_it_was_interrupted(stimulus, store, monkeypatch):
+    stage = replace(SHORT, steps=4)
+    monkeypatch.setattr(training, "_BLOCK", 2)
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    drawn = fb.train(stimulus, FINETUNED, [stage], 1, store=Store(store.root / "b"), progress=False)
+    step, calls = training._step, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with patch.object(training, "_step", failing), pytest.raises(KeyboardInterrupt):
+        fb.train(stimulus, FINETUNED, [stage], 1, store=store, progress=False)
+    resumed = fb.train(stimulus, FINETUNED, [stage], 1, store=store, progress=False)
+    for name, tensor in resumed["uniform"].items():
+        assert torch.allclose(tensor, drawn["uniform"][name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_come_from_a_file_and_are_keyed_by_its_contents(state, tmp_path, suffix):
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pt":
+        torch.save(state, file)
+    else:
+        pytest.importorskip("safetensors.torch").save_file(state, file)
+    read = backbones.load(str(file))
+    assert all(torch.equal(read[name], state[name]) for name in state)
+    network = fb.Network("resnet18", weights=file)
+    keyed = backbones.keyed(network)
+    copy = tmp_path / f"copy{suffix}"
+    copy.write_bytes(file.read_bytes())
+    assert keyed == backbones.keyed(fb.Network("resnet18", weights=copy)) != network
+
+
+def test_weights_that_cannot_be_had_are_refused_in_one_sentence(state, tmp_path, monkeypatch, store):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(URLError("offline")))
+    where = re.escape(str(tmp_path / "hub" / "checkpoints"))
+    with pytest.raises(FileNotFoundError, match=rf"resnet18-f37072fd.pth into {where}"):
+        backbones.load("imagenet")
+    with pytest.raises(FileNotFoundError, match="imagenet, random"):
+        backbones.load("no_such_file.pt")
+    with pytest.raises(ValueError, match="no trained weights of key"):
+        backbones.load("0" * 64, store)
+    file = tmp_path / "odd.pt"
+    torch.save({n: t for n, t in state.items() if n != "layer3.0.conv1.weight"}, file)
+    with pytest.raises(ValueError, match=r"layer3\.0\.conv1\.weight is missing"):
+        backbones.load(str(file))
+
+
+def test_mixed_precision_is_refused_where_there_is_no_gpu(stimulus, store):
+    stage = replace(SHORT, mixed_precision=True)
+    with pytest.raises(ValueError, match="on a GPU"):
+        fb.train(stimulus, FINETUNED, [stage], 1, device="cpu", store=store, progress=False)
+
+
+def test_a_projection_is_fixed_and_keeps_tangents(stimulus, store):
+    ensemble = fb.train(stimulus, fb.Network(hidden=(30, 20)), [SHORT], 2, store=store, progress=False)
+    activity = fb.record(ensemble, stimulus, 5, layer="hidden1")
+    few = activity.projected(4)
+    responses, tangents = activity.whole()
+    found, along = few.whole()
+    weights = torch.linalg.lstsq(responses.flatten(0, 2), found.flatten(0, 2)).solution
+    assert torch.allclose(responses @ weights, found, atol=1e-6)
+    assert torch.allclose(tangents @ weights, along, atol=1e-5)
+    assert torch.equal(activity.projected(4).whole()[0], found)
+    assert activity.projected(4, seed=1).key != few.key != activity.key
