@@ -25,10 +25,12 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import fisherbook as fb
 import fisherbook.training as training_module
+from fisherbook import backbones, networks
 from fisherbook.store import Store
 
 ANGLES, REPLICATES, BATCH = 360, 8, 128
@@ -358,9 +360,34 @@ def estimators(size: Size) -> list[Row]:
     return [*rows, disturbance("estimators", taken)]
 
 
+# ---- 5. a large network ------------------------------------------------------------------------------------
+
+
+def resnet(size: Size) -> list[Row]:
+    part, pixels, batch = "resnet", size.of(64, 16), size.of(64, 2)
+    random = networks.generator(0)
+    layers = backbones.folded(backbones.draw(random))
+    images, tangents = (torch.rand(batch, 1, pixels, pixels, generator=random) for _ in range(2))
+    ways = {
+        "response": lambda: backbones.respond(layers, images),
+        "response and tangent": lambda: backbones.respond(layers, images, tangents),
+    }
+    taken = medians(size.repeats, **ways, **machine_calls(size))
+    single, _, _ = machine_rates(size, taken)
+    with FlopCounterMode(display=False) as counter:
+        ways["response"]()
+    flops, note = counter.get_total_flops(), f"{batch} images of {pixels} px, batch norm folded"
+    return [
+        *(Row(part, name, taken[name] * 1e3, "ms", "", note) for name in ways),
+        Row(part, "response, of the matrix rate", 100 * flops / taken["response"] / single, "%", ">= 55"),
+        Row(part, "both over the response", taken["response and tangent"] / taken["response"], "x", "<= 2.6"),
+        disturbance(part, taken),
+    ]
+
+
 # ---- the report --------------------------------------------------------------------------------------------
 
-PARTS = {f.__name__: f for f in (machine, tangent, training, matrices, estimators)}
+PARTS = {f.__name__: f for f in (machine, tangent, training, matrices, estimators, resnet)}
 
 
 def part(name: str, size: Size, threads: int) -> list[Row]:
