@@ -213,7 +213,7 @@ def test_first_part_stays_while_a_later_one_grows():
         ("celebA", {}, "did you mean 'celeba'"),
         ("gratings", {"contrast": 2}, "contrast must be a number above 0 and at most 1, not 2"),
         ("gratings", {"noise": 0}, "noise must be a number above 0"),
-        ("celeba", {}, "needs root, the folder that holds celeba/"),
+        ("celeba", {}, "needs root, or FISHERBOOK_CELEBA in the environment: the folder that holds celeba/"),
     ],
 )  # fmt: skip
 def test_a_bad_argument_meets_a_sentence(source, options, sentence):

@@ -97,7 +97,7 @@ def code_of(path):
 
 
 def test_whatever_is_imported_is_a_dependency():
-    known = {name.lower() for name in requirements("cluster")} | {"fisherbook"}
+    known = {name.lower() for name in requirements("cluster", "safetensors")} | {"fisherbook"}
     for path in [*PACKAGE.rglob("*.py"), *(BOOK / "_ext").glob("*.py"), *NOTEBOOKS]:
         for name in imported(code_of(path)):
             top = name.partition(".")[0]
