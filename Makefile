@@ -33,7 +33,7 @@ verify-published: setup ## compute a small piece of each published result again,
 	$(BIN)/fisherbook verify
 
 test: setup ## run the tests and every notebook; the site is tested if it was built
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 serve: setup ## show the built site at http://localhost:8000 (PORT=n for another port)
 	$(BIN)/python -m http.server --directory _build/html --bind 127.0.0.1 $(PORT)

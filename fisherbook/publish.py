@@ -257,7 +257,7 @@ def _execute(
         datasets = _digests(published / name) if published else {}
         return _key(book / f"{name}.ipynb", values[name], [*state, datasets])
 
-    def execute(name: str) -> Run:
+    def one(name: str) -> Run:
         source, target, kept = book / f"{name}.ipynb", executed / f"{name}.ipynb", executed / "results" / name
         used = {p: d["default"] for p, d in parameters(source).items()} | values[name]
         target.with_suffix(".json").unlink(missing_ok=True)
@@ -266,7 +266,7 @@ def _execute(
             shutil.copytree(published / name, kept)
         start = time.perf_counter()
         _papermill(source, target, copy, values[name], bar.update)
-        seconds = round(time.perf_counter() - start, 1)
+        seconds, used = round(time.perf_counter() - start, 1), _told(used)
         _sign(kept, used, seconds)
         kept.mkdir(parents=True, exist_ok=True)
         outcome = Outcome(name, profile, used, list(_findings(target)))
@@ -291,7 +291,7 @@ def _execute(
         _kernels(len(pending), executed / "results") as jobs,
         ThreadPoolExecutor(jobs) as pool,
     ):
-        futures = [pool.submit(execute, name) for name in pending]
+        futures = [pool.submit(one, name) for name in pending]
         try:
             wait(futures)
         except KeyboardInterrupt:  # kernels have a session of their own: no interrupt reaches them
@@ -363,12 +363,16 @@ def _not_where(used: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in used.items() if name not in ("source", "root", "scale")}
 
 
+def _told(used: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as records and pages tell them: no path of this machine, only what faces are called."""
+    named = {"source": Path(used["source"]).name} if "source" in used else {}
+    return {name: value for name, value in used.items() if name != "root"} | named
+
+
 def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
     """Have the datasets that a notebook has just made say what made them."""
     from fisherbook.training import choose_device
 
-    if "source" in used:  # no path of this machine
-        used = _not_where(used) | {"source": Path(used["source"]).name}
     for file in folder.glob("*.nc"):
         dataset = results.load(file)
         if "parameters" not in dataset.attrs:

@@ -61,6 +61,8 @@ def compare(first: str, second: str, root: Path | None = None) -> Path:
 
     `first` and `second` are names as `publish.outcome` takes.
     """
+    # The report is executed in a folder of its own, from where a relative path leads nowhere.
+    first, second = (str(path.resolve()) if (path := Path(name)).exists() else name for name in (first, second))
     a, b = (publish.outcome(name, root) for name in (first, second))
     if a.notebook != b.notebook:
         raise ValueError(f"only runs of one notebook can be compared, not {a.notebook} with {b.notebook}")

@@ -265,3 +265,15 @@ def test_the_table_of_findings_survives_bars_in_claims_and_statistics_without_in
     (line,) = glance.table([row | {"verdict": "inconclusive"}]).splitlines()[2:]
     assert line.startswith(r"| [F grows with \|x\|](x.ipynb) | <span class=")
     assert "claimed: &gt; 0.5" in line
+
+
+def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_path):
+    write_notebook(root / "book" / "first.ipynb", f'{PARAMETERS}\nroot: str = ""  # folder', FINDING)
+    settings = [f"source={tmp_path}/faces.zip", f"root={tmp_path}"]
+    folder = publish.execute("first", settings, root=root)
+    assert publish.outcome(str(folder), root).parameters["source"] == "faces.zip"
+    for file in folder.rglob("*"):
+        if file.suffix == ".json":
+            assert str(tmp_path) not in file.read_text()
+    made = next(c for c in nbformat.read(folder / "first.ipynb", 4).cells if c.id == "made-with")
+    assert "source = faces.zip" in made.source and str(tmp_path) not in made.source
