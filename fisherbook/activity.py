@@ -268,10 +268,11 @@ def _harmonic_currents(parameters: Parameters, stimulus: Stimulus, faces: NDArra
             for p, f in zip(projected, faces, strict=True)
         ]
     )
+    added = None
     if stimulus.faces.noise is not None:
         noise = torch.from_numpy(stimulus.faces.noise).double().flatten(2)[..., stimulus.aperture].to(weight.device)
-        added = [torch.einsum("ucp,fcp->fu", w, noise[torch.from_numpy(f)]) for w, f in zip(weight, faces, strict=True)]
-        series[:, 0] += torch.stack(added)
+        each = zip(weight, faces, strict=True)
+        added = torch.stack([torch.einsum("ucp,fcp->fu", w, noise[torch.from_numpy(f)]) for w, f in each])[:, None]
     series[:, 0] += constant[:, None]
     # Re(g exp(-imθ)) = Re g cos mθ + Im g sin mθ
     real = torch.cat([series.real, series.imag], 1).flatten(2)
@@ -281,7 +282,10 @@ def _harmonic_currents(parameters: Parameters, stimulus: Stimulus, faces: NDArra
         phase = angles[:, None] * orders
         cos, sin = phase.cos(), phase.sin()
         wave = torch.cat([-orders * sin, orders * cos], 1) if tangents else torch.cat([cos, sin], 1)
-        return (wave @ real).unflatten(-1, series.shape[2:])
+        found = (wave @ real).unflatten(-1, series.shape[2:])
+        if added is not None:
+            found += stimulus.noise_strength(angles, tangents)[:, None, None] * added
+        return found
 
     return currents
 

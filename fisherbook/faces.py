@@ -25,6 +25,7 @@ from .store import digest
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 PARTS = {"train": 0.7, "test": 0.3}
 CELEBA = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+_CELEBA_WIDTH = 178  # px, of the aligned images
 _IN_MEMORY = 20_000 * 64**2  # pixels; more are kept as 8-bit numbers in a file of their own
 Tree = Path | zipfile.Path
 Parts = Mapping[str, tuple[NDArray[np.int64], ...]]
@@ -104,7 +105,7 @@ class Faces:
 def load_faces(
     source: str | Path, size: int = 64, *, split_by: str | None = None,
     parts: Mapping[str, float] | None = None, folds: int = 1, seed: int = 0, limit: int | None = None,
-    **options: Any,
+    noise: float | None = None, **options: Any,
 ) -> Faces:  # fmt: skip
     """Load face images as squares of `size` pixels, and split them.
 
@@ -126,9 +127,12 @@ def load_faces(
         The seed puts the people in order once; fold f deals them out from f/folds of the way on. So each fold
         has equally many people in each part, and over the folds each person is held out equally often.
     seed : int
-        Of the order of the people, and of the gratings' noise.
+        Of the order of the people, and of the noise.
     limit : int, optional
         Only the source's first images.
+    noise : float, optional
+        Standard deviation of white Gaussian noise on the pixels, drawn once for each image, which does not turn. By
+        default none, and 0.1 for gratings.
     **options
         The source's own, see Notes.
 
@@ -145,20 +149,22 @@ def load_faces(
       `download` are as in torchvision. `scale` reduces the aligned 178 x 218 px beforehand; `color` gives three
       channels, not one. Without `split_by`, `parts` and `folds` the splits are the official ones: train, drive (its
       validation set), test. If `limit` leaves one of them empty (the first 162,770 images all train), people are
-      split as elsewhere.
+      split as elsewhere. `root` may also be an archive or folder of the aligned images alone, reduced or not: then
+      nobody tells who is who, and attributes are those of a ``list_attr_celeba*.csv`` beside them.
     * A folder or archive: `attributes` is a CSV file, inside or elsewhere, with file names in the first
       column and -1 or 0 (no), 1 (yes) or nothing (unknown) in the others; it need not cover all images.
-      `crop` is the side of the central square, px, by default the largest there is; `color` as above.
-      `skip_unreadable` warns about damaged images instead of refusing them. People are told apart by the
-      folder an image lies in, if there are several and all images lie in one. No archive is extracted.
+      `crop` is the side of the central square, px, by default the largest there is; `scale` and `color` as
+      above. `skip_unreadable` warns about damaged images instead of refusing them. People are told apart by
+      the folder an image lies in, if there are several and all images lie in one. No archive is extracted.
     * ``"gratings"``: `limit` (1000) times the image I = 1/2 + c/2 cos 2πfx, x from the centre in widths,
-      `frequency` f = 4, `contrast` c = 0.5, and for each face white Gaussian `noise` σ = 0.1, which doesn't
-      turn. The period is half a turn. The pixels' Fisher information is exactly F = ‖∂I/∂θ‖²/σ²: for fine
-      pixels in an aperture of radius R widths, F = (πfc·size/σ)² [πR⁴/8 - πR²J₂(kR)/k²] with k = 4πf.
+      `frequency` f = 4, `contrast` c = 0.5. The period is half a turn. With noise σ the pixels' Fisher
+      information is exactly F = ‖∂I/∂θ‖²/σ²: for fine pixels in an aperture of radius R widths,
+      F = (πfc·size/σ)² [πR⁴/8 - πR²J₂(kR)/k²] with k = 4πf.
     """
     size, folds = checks.whole_number("size", size, 8), checks.whole_number("folds", folds)
     seed = checks.whole_number("seed", seed, 0)
     limit = limit if limit is None else checks.whole_number("limit", limit)
+    noise = 0.1 if noise is None and source == "gratings" else noise
     if not isinstance(source, str | Path):
         raise TypeError(f"source must be {', '.join(SOURCES)}, or the path of images, not {source!r}")
     is_path = isinstance(source, Path) or Path(source).suffix or Path(source).name != source
@@ -170,6 +176,8 @@ def load_faces(
     faces = load(Path(source).expanduser(), size, limit, seed, **options)
     if not faces.parts or split_by or parts or folds > 1:
         faces = replace(faces, parts=_split(faces, split_by, parts or PARTS, folds, seed))
+    if noise is not None:
+        faces = replace(faces, noise=_noise(faces.images, checks.number("noise", noise, above=0), seed))
     contents = {name: value for name, value in vars(faces).items() if name not in ("source", "digest")}
     return replace(faces, digest=digest(contents))
 
@@ -197,6 +205,14 @@ def _split(faces: Faces, split_by: str | None, parts: Mapping[str, float], folds
     return split
 
 
+def _noise(images: NDArray[np.float32], deviation: float, seed: int) -> NDArray[np.float32]:
+    if images.dtype != np.float32:
+        raise ValueError(
+            f"noise must be drawn in memory, which {len(images)} images of this size don't fit; set a limit"
+        )
+    return np.random.default_rng(seed).standard_normal(images.shape, np.float32) * np.float32(deviation)
+
+
 # A source is a function (path, size, limit, seed, *, options of its own) -> Faces that are not yet split.
 def _load_orl(_path: Path, size: int, limit: int | None, _seed: int) -> Faces:
     package = Path(__file__).parent
@@ -219,6 +235,11 @@ def _load_celeba(
     from torchvision.datasets.utils import check_integrity
 
     scale, folder = checks.number("scale", scale, above=0), Path(root).expanduser() / CelebA.base_folder
+    if not folder.is_dir() and (images := _images_alone(folder.parent)):
+        beside = (folder.parent if folder.parent.is_dir() else folder.parent.parent).glob("list_attr_celeba*.csv")
+        reduced = scale * _CELEBA_WIDTH / images  # they may have been reduced before
+        options = {"attributes": next(beside, None), "color": color, "scale": reduced}
+        return replace(_load_files(folder.parent, size, limit, _seed, **options), source="celeba")
     try:
         celeba = CelebA(str(folder.parent), split="all", target_type=[], download=download)
     except Exception as error:  # whatever a download raises
@@ -243,10 +264,23 @@ def _load_celeba(
     return replace(faces, parts=official) if all(len(part) for (part,) in official.values()) else faces
 
 
+def _images_alone(path: Path) -> int:
+    """Return the width (px) of the first image in a folder or archive, or 0 if there is none."""
+    if not (path.is_dir() or path.is_file()):
+        return 0
+    tree, files = _tree(path)
+    first = next((name for name in files if name.lower().endswith(SUFFIXES)), None)
+    if first is None:
+        return 0
+    with Image.open(io.BytesIO(tree.joinpath(first).read_bytes())) as image:
+        return image.width
+
+
 def _load_files(
     path: Path, size: int, limit: int | None, _seed: int, *, attributes: str | Path | None = None,
-    crop: int | None = None, color: bool = False, skip_unreadable: bool = False,
+    crop: int | None = None, color: bool = False, scale: float = 1.0, skip_unreadable: bool = False,
 ) -> Faces:  # fmt: skip
+    scale = checks.number("scale", scale, above=0)
     crop = crop if crop is None else checks.whole_number("crop", crop)
     tree, files = _tree(path)
     names = [name for name in files if name.lower().endswith(SUFFIXES)]
@@ -261,7 +295,7 @@ def _load_files(
         if not list_file.is_file():
             raise FileNotFoundError(f"attributes: no file {str(attributes)!r} in {path}, nor elsewhere")
         table, columns = _attributes(list_file, names)
-    images, kept, unreadable = _read(tree, names[:limit], size, color, crop)
+    images, kept, unreadable = _read(tree, names[:limit], size, color, crop, scale)
     if unreadable and not (skip_unreadable and len(kept)):
         raise ValueError(f"source {str(path)!r}: {unreadable}; skip_unreadable=True leaves them out")
     if unreadable:
@@ -271,17 +305,16 @@ def _load_files(
 
 
 def _load_gratings(
-    _path: Path, size: int, limit: int | None, seed: int, *,
-    frequency: float = 4.0, contrast: float = 0.5, noise: float = 0.1,
+    _path: Path, size: int, limit: int | None, _seed: int, *,
+    frequency: float = 4.0, contrast: float = 0.5,
 ) -> Faces:  # fmt: skip
-    frequency, noise = checks.number("frequency", frequency, above=0), checks.number("noise", noise, above=0)
+    frequency = checks.number("frequency", frequency, above=0)
     if not 0 < contrast <= 1:
         raise ValueError(f"contrast must be a number above 0 and at most 1, not {contrast!r}")
     x = (np.arange(size) + 0.5) / size - 0.5
     image = 0.5 + 0.5 * contrast * np.cos(2 * np.pi * frequency * x)
     shape = (limit or 1000, 1, size, size)
-    drawn = np.random.default_rng(seed).standard_normal(shape, np.float32) * np.float32(noise)
-    return Faces(np.broadcast_to(image, shape).astype(np.float32), "gratings", noise=drawn, symmetry=2)
+    return Faces(np.broadcast_to(image, shape).astype(np.float32), "gratings", symmetry=2)
 
 
 SOURCES: dict[str, Callable] = {"orl": _load_orl, "celeba": _load_celeba, "gratings": _load_gratings}

@@ -44,6 +44,9 @@ class Stimulus:
     orders : int, optional
         Highest angular frequency M of the harmonic rotation. By default the least that keeps 99 % of the variation
         over the polar angle near the rim, on average over the faces.
+    noise_wave : tuple of float, optional
+        (amplitude a, order k, phase ψ in rad): the faces' noise is multiplied by s(θ) = exp(a cos(kθ + ψ)), a
+        constraint on precision that depends on the angle in a known way.
 
     Attributes
     ----------
@@ -53,8 +56,15 @@ class Stimulus:
         Changes with anything that changes an image.
     """
 
-    def __init__(self, faces: Faces, rotation: str = "harmonic", orders: int | None = None) -> None:
-        self.faces = faces
+    def __init__(
+        self, faces: Faces, rotation: str = "harmonic", orders: int | None = None,
+        noise_wave: tuple[float, int, float] | None = None,
+    ) -> None:  # fmt: skip
+        if noise_wave and faces.noise is None:
+            raise ValueError("noise_wave needs faces with noise, as from load_faces(..., noise=0.1)")
+        if noise_wave and checks.whole_number("the order of noise_wave", noise_wave[1]) % faces.symmetry:
+            raise ValueError(f"the order of noise_wave must be a multiple of the symmetry, {faces.symmetry}")
+        self.faces, self.noise_wave = faces, noise_wave
         self.rotation = checks.one_of("rotation", rotation, ROTATIONS)
         self.size = faces.images.shape[-1]
         self.channels = faces.images.shape[1]
@@ -65,7 +75,7 @@ class Stimulus:
     @cached_property
     def digest(self) -> str:  # noqa: D102
         orders = self.orders if self.rotation == "harmonic" else None
-        return digest([self.faces.digest, self.rotation, orders])
+        return digest([self.faces.digest, self.rotation, orders, self.noise_wave])
 
     # ---- what anyone may ask for -----------------------------------------------------------------------------------
 
@@ -139,8 +149,9 @@ class Stimulus:
             shown, faces = faces.unique(return_inverse=True)
             return self.part(shown).pixels(faces, angles, tangents, dtype, device)
         values = self._operator(dtype, str(device)).pixels(faces, angles, tangents)
-        if self.faces.noise is not None and not tangents:
-            values = values + self._noise(dtype, str(device))[faces]
+        if self.faces.noise is not None:
+            strength = self.noise_strength(angles, tangents).to(dtype)[:, None, None]
+            values = values + strength * self._noise(dtype, str(device))[faces]
         return values
 
     def product(
@@ -156,14 +167,25 @@ class Stimulus:
             return self.part(faces).product(torch.arange(len(faces)), angles, tangents, dtype, device)
         faces, angles = faces.to(device), angles.to(device)
         values = self._operator(dtype, str(device)).product(faces, angles, tangents)
-        if self.faces.noise is not None and not tangents:
-            values = values + self._noise(dtype, str(device))[faces]
+        if self.faces.noise is not None:
+            strength = self.noise_strength(angles, tangents).to(dtype)[:, None, None, None]
+            values = values + strength * self._noise(dtype, str(device))[faces]
         return values
+
+    def noise_strength(self, angles: Tensor, tangents: bool = False) -> Tensor:
+        """Return what multiplies the faces' noise at angles (rad), s(θ), or its derivative (rad⁻¹)."""
+        if self.noise_wave is None:
+            return torch.full_like(angles, 0.0 if tangents else 1.0)
+        amplitude, order, phase = self.noise_wave
+        turned = order * angles + phase
+        strength = (amplitude * turned.cos()).exp()
+        return -amplitude * order * turned.sin() * strength if tangents else strength
 
     def part(self, faces: Sequence[int] | Tensor) -> "Stimulus":
         """Return the stimulus of some faces, by their indices in the order given, turned as all are."""
         orders = self.orders if self.rotation == "harmonic" else None
-        return Stimulus(self.faces.some(torch.as_tensor(faces).cpu().numpy()), self.rotation, orders)
+        chosen = self.faces.some(torch.as_tensor(faces).cpu().numpy())
+        return Stimulus(chosen, self.rotation, orders, self.noise_wave)
 
     def embed(self, pixels: Tensor, tangents: bool = False) -> Tensor:
         """Place aperture pixels (..., pixel) into images (..., height, width), mid-grey (tangents: 0) outside."""

@@ -58,6 +58,17 @@ def test_an_ensemble_is_recorded_as_the_same_network_seen_through_its_images(ens
         assert torch.allclose(ours[1], theirs[0], atol=1e-5 * float(theirs.abs().max()))
 
 
+def test_noise_that_depends_on_the_angle_is_recorded_as_it_is_seen(tmp_path):
+    stimulus = fb.Stimulus(fb.load_faces("orl", 16, limit=60, noise=0.3), noise_wave=(0.4, 2, 1.0))
+    stages = [fb.Stage("uniform", fb.uniform(), steps=5, batch=8)]
+    network = fb.Network(hidden=(12, 6), nonlinearity="gelu")
+    ensemble = fb.train(stimulus, network, stages, 1, store=Store(tmp_path), progress=False)
+    fast = fb.record(ensemble, stimulus, [0.3, -1.0], [4, 7])
+    module = fb.record(as_module(ensemble, 0), stimulus, [0.3, -1.0], [4, 7])
+    for ours, theirs in zip(fast.whole(), module.whole(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5 * float(theirs.abs().max()))
+
+
 def test_a_modules_inner_layer_can_be_recorded_and_its_hook_is_gone_afterwards(ensemble, stimulus):
     module = as_module(ensemble, 0)
     activity = fb.record(module, stimulus, 3, layer="2")

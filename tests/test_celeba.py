@@ -1,6 +1,7 @@
 """CelebA, by a small made copy in torchvision's layout whose digests take the place of the official ones."""
 
 import hashlib
+import shutil
 import sys
 
 import numpy as np
@@ -129,3 +130,21 @@ def test_a_download_that_fails_says_why_and_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     with pytest.raises(FileNotFoundError, match=r"incomplete in .* \(too many users\); put img_align_celeba.zip"):
         load_faces("celeba", root=tmp_path, download=True)
+
+
+def test_aligned_images_alone_will_do_even_when_they_were_reduced_before(celeba, tmp_path, monkeypatch):
+    folder, signs = celeba
+    alone = tmp_path / "half"
+    (alone / "images").mkdir(parents=True)
+    for path in (folder / "img_align_celeba").iterdir():
+        with Image.open(path) as image:
+            image.reduce(2).save(alone / "images" / path.name, quality=95)
+    table = "\n".join(f"{k + 1:06}.jpg,{','.join(map(str, row))}" for k, row in enumerate(signs[:4]))
+    (tmp_path / "list_attr_celeba_first4.csv").write_text(f",{','.join(ATTRIBUTES)}\n{table}\n")
+    archive = shutil.make_archive(str(tmp_path / "half"), "zip", alone)
+    monkeypatch.setenv("FISHERBOOK_CELEBA", archive)
+    faces = load_faces("celeba", 16, limit=8, scale=0.5)
+    native = load_faces("celeba", 16, limit=8, scale=0.5, root=folder.parent)
+    assert (faces.source, faces.identity, faces.splits) == ("celeba", None, ("train", "test"))
+    assert np.allclose(faces.images, native.images, atol=0.02)
+    assert np.array_equal(faces.attributes[:4], signs[:4] > 0) and np.isnan(faces.attributes[4:]).all()

@@ -212,7 +212,7 @@ def test_first_part_stays_while_a_later_one_grows():
         ("orI", {}, "source must be one of orl, celeba, gratings, not 'orI'; did you mean 'orl'"),
         ("celebA", {}, "did you mean 'celeba'"),
         ("gratings", {"contrast": 2}, "contrast must be a number above 0 and at most 1, not 2"),
-        ("gratings", {"noise": 0}, "noise must be a number above 0"),
+        ("orl", {"noise": 0}, "noise must be a number above 0"),
         ("celeba", {}, "needs root, or FISHERBOOK_CELEBA in the environment: the folder that holds celeba/"),
     ],
 )  # fmt: skip

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,24 @@ def test_gratings_have_the_information_of_the_closed_form():
     assert (images[0] - images[1]).abs().max() < 1e-6 and stimulus.symmetry == 2
 
 
+WAVE = (0.5, 2, 0.3)
+
+
+@pytest.mark.parametrize("rotation", list(fb.ROTATIONS))
+def test_noise_that_depends_on_the_angle_has_its_exact_derivative_and_known_strength(rotation):
+    faces = fb.load_faces("orl", size=16, limit=50, noise=0.2)
+    noisy, plain = fb.Stimulus(faces, rotation, 12, WAVE), fb.Stimulus(faces, rotation, 12)
+    at, step = np.array([0.3, -1.2]), 1e-6
+    slope = (noisy.images(at + step) - noisy.images(at - step)) / (2 * step)
+    assert torch.allclose(noisy.tangents(at), slope, atol=1e-6)
+    silent = fb.Stimulus(dataclasses.replace(faces, noise=None), rotation, 12).images(at)
+    strength = ((noisy.images(at) - silent) / (plain.images(at) - silent))[..., 8, 8]
+    assert np.allclose(strength[:, :, 0].numpy(), np.exp(0.5 * np.cos(2 * at + 0.3))[:, None], atol=1e-6)
+    assert noisy.digest != plain.digest
+    pairs = noisy.pixels(torch.tensor([1, 4]), torch.from_numpy(at))
+    assert torch.allclose(pairs, noisy.part([1, 4]).product(torch.arange(2), torch.from_numpy(at))[[0, 1], [0, 1]])
+
+
 def test_a_split_name_shows_the_faces_of_that_split(stimulus, faces):
     assert stimulus.images(2, faces="test").shape[1] == len(faces.split("test"))
 
@@ -133,6 +153,11 @@ def test_a_split_name_shows_the_faces_of_that_split(stimulus, faces):
         (
             lambda f: fb.Stimulus(f, rotation="harmonics"),
             "rotation must be one of .* did you mean 'harmonic'",
+        ),
+        (lambda f: fb.Stimulus(f, noise_wave=WAVE), "noise_wave needs faces with noise"),
+        (
+            lambda f: fb.Stimulus(fb.load_faces("gratings", 16, limit=2), noise_wave=(0.5, 3, 0.0)),
+            "the order of noise_wave must be a multiple of the symmetry, 2",
         ),
         (lambda f: fb.Stimulus(f, orders=0), "orders must be a whole number of at least 1"),
         (lambda f: fb.Stimulus(f).images(4, faces=[400]), "faces must be indices from 0 to 399"),
