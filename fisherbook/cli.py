@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fisherbook", description="Rerun the book, or one of its notebooks.")
-    actions = parser.add_subparsers(required=True, metavar="list | run | sweep | compare | build | verify")
+    actions = parser.add_subparsers(required=True, metavar="list | run | sweep | compare | build | publish | verify")
     profile = argparse.ArgumentParser(add_help=False)
     profile.add_argument("--profile", default="quick", help=f"{', '.join(publish.PROFILES)} (default: quick)")
     listing = actions.add_parser("list", help="name the notebooks and their parameters")
@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     build = actions.add_parser("build", parents=[profile], help="execute what has changed and build the site")
     build.add_argument("--fresh", action="store_true", help="compute even what data/results has")
     build.set_defaults(action=lambda o: publish.build(o.profile, fresh=o.fresh))
+    published = actions.add_parser("publish", help="compute published results of these notebooks, for data/results")
+    published.add_argument("notebooks", nargs="+", metavar="notebook")
+    published.set_defaults(action=lambda o: publish.compute_published(o.notebooks))
     verify = actions.add_parser("verify", help="compute a small piece of each published result again, and compare")
     verify.set_defaults(action=lambda _: reports.verify())
     return parser

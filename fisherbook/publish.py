@@ -165,6 +165,20 @@ def build(profile: str = "quick", root: Path | None = None, fresh: bool = False)
     return _site(root, copy, root, "-W", "-n", "--keep-going") / "index.html"
 
 
+def compute_published(names: Sequence[str], root: Path | None = None) -> Path:
+    """Execute notebooks with the published parameters, leave their datasets in ``data/results``, and return it.
+
+    Nothing is taken from there: all is computed, or was before and is in the store. Interrupted, it goes on.
+    """
+    root = root or find_root()
+    values, copy = profile_values(root / "book", "published"), root / "_build" / "book" / "published"
+    chosen = {checks.one_of("notebook", name, values): values[name] for name in names}
+    _copy(root, copy)
+    published = root / "data" / "results"
+    _execute(root, root / "_build" / "executed" / "published", copy, "published", chosen, (), published, fresh=True)
+    return published
+
+
 def rerun(notebook: str, settings: Sequence[str] = (), profile: str = "quick", root: Path | None = None) -> Path:
     """Execute one notebook with other parameters and return its page, in a folder of its own.
 

@@ -114,6 +114,15 @@ def test_published_results_are_kept_shown_again_without_computing_and_computed_a
     assert marker.read_text() == "xxxx"
 
 
+def test_single_notebooks_leave_published_results_without_a_site(root):
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, KEEP.format(marker=str(root / "marker")))
+    folder = publish.compute_published(["first"], root)
+    assert json.loads(results.load(folder / "first" / "squares.nc").attrs["parameters"])["replicates"] == 5
+    assert not (root / "_build" / "html").exists()
+    with pytest.raises(ValueError, match="did you mean 'first'"):
+        publish.compute_published(["frist"], root)
+
+
 def test_colophon_is_executed_last_and_reads_the_records(root, no_site):
     publish.build(root=root)
     copy = root / "_build" / "book" / "quick"
