@@ -245,14 +245,24 @@ def judge(results: Mapping[Claim, Estimate], level: float = 0.95) -> list[Findin
     return [findings[claim] for claim in results]
 
 
+def announce(*claims: Claim) -> Styler:
+    """Return claims as a table for a notebook, before there is a result: what is claimed, and what decides it."""
+    rows = {"claim": [c.sentence for c in claims], "holds if the whole interval is": [c.rule for c in claims]}
+    return _styled(pd.DataFrame(rows), "claims")
+
+
 def table(findings: Iterable[Finding]) -> Styler:
     """Return findings as the verdict table of a notebook; its ``data`` attribute is the data frame shown."""
     names = {"sentence": "claim", "number": "estimate [95 %]", "rule": "claimed", "over": "over"}
     rows = [finding.row for finding in findings]
     frame = pd.DataFrame(rows)[list(names)].rename(columns=names)
     frame["verdict"] = [": ".join(filter(None, (row["verdict"], row["reason"]))) for row in rows]
-    style = Styler(frame, uuid="findings", cell_ids=False, escape="html").hide(axis="index")
-    return style.set_table_attributes('class="dataframe fb-findings"')
+    return _styled(frame, "findings")
+
+
+def _styled(frame: pd.DataFrame, name: str) -> Styler:
+    style = Styler(frame, uuid=name, cell_ids=False, escape="html").hide(axis="index")
+    return style.set_table_attributes(f'class="dataframe fb-{name}"')
 
 
 def glue_findings(findings: Iterable[Finding]) -> None:

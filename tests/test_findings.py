@@ -189,6 +189,12 @@ def test_table_shows_the_whole_claim_with_its_rule_and_a_ratio_as_a_ratio():
     assert str(finding) == "a" * 90 + ": inconclusive"
 
 
+def test_claims_are_announced_with_what_decides_them_before_there_is_a_result():
+    shown = findings.announce(Claim("F < G", "similar", 1.5, ratio=True), Claim("F grows", "above", 0.05))
+    assert shown.data.to_numpy().tolist() == [["F < G", "in [0.667, 1.5]"], ["F grows", "> 0.05"]]
+    assert "F &lt; G" in shown.to_html()
+
+
 def test_a_row_holds_what_a_table_or_a_file_needs():
     claim = Claim("F grows", "below", 0.5, units="rad-2")
     (finding,) = judge({claim: Estimate(-0.2, 0.031, 1e9, 8)})
