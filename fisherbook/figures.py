@@ -50,7 +50,7 @@ _THEME = {
     "Title": {"text_color": _TEXT, "text_font_size": "14px", "text_font_style": "normal"},
     "Legend": {
         "background_fill_alpha": 0, "border_line_alpha": 0, "label_text_color": _TEXT, "label_text_font_size": "12px",
-        "spacing": 8, "padding": 3,
+        "spacing": 8, "padding": 2, "margin": 2,
     },
 }  # fmt: skip
 _PI_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0.0: "0", np.pi / 2: "π/2", np.pi: "π"}
