@@ -207,7 +207,7 @@ def pseudovalues(everybody: Sequence[float] | np.ndarray, without: np.ndarray) -
 
 
 def agreement(values: np.ndarray) -> Estimate:
-    """Estimate the mean correlation of each replicate's curve with the mean of the others', by jackknife over replicates.
+    """Estimate the mean correlation of each replicate's curve with the mean of the others; jackknife over replicates.
 
     Correlations of pairs of replicates are not independent of each other, so that their spread would be no error.
 
