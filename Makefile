@@ -46,7 +46,7 @@ lint: setup ## check style and types of names, and count the package's lines of 
 bench: setup ## time the measurement and the training against their baselines
 	$(BIN)/python tests/bench.py
 
-notebooks: setup ## make the notebooks ready to commit: no output but the verdicts of the last `make book`
+notebooks: setup ## make ready to commit what the last `make book` found: verdicts, expected numbers, the README's table
 	$(BIN)/python tests/commit_notebooks.py
 
 clean: ## remove the built site and caches, but neither the environment nor the store
