@@ -265,15 +265,16 @@ def test_a_failed_execution_leaves_no_record_of_an_earlier_one(root, no_site):
     assert text_of(root / "_build" / "book" / "quick" / "first.ipynb") == "2.0 orl False\n"
 
 
-def test_the_table_of_findings_survives_bars_in_claims_and_statistics_without_interval():
+def test_the_list_of_findings_survives_markup_in_claims_and_statistics_without_interval():
     spec = importlib.util.spec_from_file_location("glance", ROOT / "book" / "_ext" / "glance.py")
     glance = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(glance)
-    row = {"sentence": "F grows with |x|", "page": "x.ipynb", "shown": [1.0, float("-inf"), float("inf")]}
+    row = {"sentence": "F > 1 grows with |x|", "page": "x.ipynb", "shown": [1.0, float("-inf"), float("inf")]}
     row |= {"thresholds": [0.5], "direction": "above", "number": "1 (no interval)", "rule": "> 0.5"}
-    (line,) = glance.table([row | {"verdict": "inconclusive"}]).splitlines()[2:]
-    assert line.startswith(r"| [F grows with \|x\|](x.ipynb) | <span class=")
-    assert "claimed: &gt; 0.5" in line
+    found = glance.block([row | {"verdict": "inconclusive"}] * 3, "[X](x.ipynb)")
+    assert found.count("<p>F &gt; 1 grows with |x|</p>") == 3
+    assert found.count("claimed: &gt; 0.5") == 3
+    assert '2 more claims: <span class="fb-verdict fb-inconclusive">2 inconclusive</span>' in found
 
 
 def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_path):
