@@ -33,6 +33,7 @@ COLORS: dict[str, str] = {
     "kept": _PURPLE, "plain": _RED, "damped": _SKY, "mean_reverting": _GREEN,
     "robbins_monro": _ORANGE, "anderson": _PURPLE, "newton": _BLUE,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
+    "frozen": _SKY, "finetuned": _RED, "small": _BLACK,
 }  # fmt: skip
 VERDICTS = {"reproduced": _GREEN, "not reproduced": _RED, "inconclusive": _GREY}
 _TEXT = "#707680"  # readable on the light and on the dark page
