@@ -23,7 +23,7 @@ from .findings import Estimate, over_replicates
 from .networks import Network
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
-from .training import Stage, train
+from .training import Ensemble, Stage, train
 
 Array = NDArray[np.float64]
 State = Mapping[str, Any]
@@ -378,8 +378,7 @@ class Networks:
         stages = [self._stage(n, densities[n]) for n in range(0 if self.warm else iterations - 1, iterations)]
         replicates = list(range(chains * self.replicates))
         trained = train(self.stimulus, self.network, stages, replicates, start=start, **shared)
-        activity = record(trained, self.stimulus, self.angles, self.split)
-        found = curves.log_fisher(activity, bias=False)["log_fisher"].values[0]
+        found = log_fisher(trained, self.stimulus, self.angles, self.split)
         if not self.warm:  # nobody will ask for these weights again
             for key in trained.keys[stages[-1].name]:
                 (self.store or default_store()).remove("weights", key, ".pt")
@@ -402,6 +401,15 @@ class Networks:
         trained = train(self.stimulus, self.network, [self.pretraining], names.tolist(), **shared)
         keys = dict(zip(names.tolist(), trained.keys[self.pretraining.name], strict=True))
         return [keys[m] for m in members.tolist()]
+
+
+def log_fisher(
+    ensemble: Ensemble, stimulus: Stimulus, angles: int, split: str, stage: str | None = None, together: int = 16
+) -> Array:
+    """Return φ (replicate, angle) after a stage, of so many networks at a time: any number of them fits the memory."""
+    blocks = np.split(ensemble.replicate, range(together, len(ensemble.replicate), together))
+    found = [record(ensemble.select(block), stimulus, angles, split, stage) for block in blocks]
+    return np.concatenate([curves.log_fisher(activity, bias=False)["log_fisher"].values[0] for activity in found])
 
 
 def fresh_check(final: ArrayLike, start: ArrayLike, scales: int, target: ArrayLike = 0.0) -> Estimate:

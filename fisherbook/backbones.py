@@ -5,6 +5,7 @@ torchvision's names. A frozen one is run once for each face and each angle of a 
 and tangents, and stands in for the stimulus wherever one is trained on or recorded with.
 """
 
+import copy
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -15,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
 
 from . import angles as circle
-from . import checks
-from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, Network, Parameters, generator
+from . import checks, derivative
+from .networks import BACKBONE_LAYERS, FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, Network, Parameters, generator
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
 
@@ -181,15 +183,18 @@ Convolve = Callable[[Tensor, str, int], Tensor]
 
 
 def _walk(
-    x: Tensor, convolve: Convolve, relu: Callable[[Tensor], Tensor], pool: Callable[[Tensor], Tensor], layer: str
-) -> Tensor:
-    """Carry images through the network to the activity of a layer, with the operations given."""
+    x: Tensor, convolve: Convolve, relu: Callable[[Tensor], Tensor], pool: Callable[[Tensor], Tensor], layer: str,
+    passed: Callable[[str, Tensor], None] | None = None,
+) -> Tensor:  # fmt: skip
+    """Carry images through the network to the activity of a layer, with the operations given; tell what is passed."""
     x = pool(relu(convolve(x, "conv1", 2)))
     for stage in range(1, 5):
         for block in range(2):
             name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
             y = convolve(relu(convolve(x, f"{name}.conv1", stride)), f"{name}.conv2", 1)
             x = relu(y + (convolve(x, f"{name}.downsample.0", stride) if stride == 2 else x))
+        if passed:
+            passed(f"layer{stage}", x.flatten(1))
         if layer == f"layer{stage}":
             return x.flatten(1)
     return x.mean((2, 3))
@@ -243,8 +248,9 @@ def folded(state: Parameters) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def respond(
-    layers: dict[str, tuple[Tensor, Tensor]], images: Tensor, tangents: Tensor | None = None, layer: str = "features"
-) -> tuple[Tensor, Tensor | None]:
+    layers: dict[str, tuple[Tensor, Tensor]], images: Tensor, tangents: Tensor | None = None, layer: str = "features",
+    passed: Callable[[str, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Return a layer's activity and its derivative along `tangents`, both (sample, unit), in one pass.
 
     Values and tangents go through each convolution as one stacked batch. Biases are the values' alone, and the values
@@ -255,6 +261,8 @@ def respond(
     layers : dict
         As from `folded`.
     images, tangents : Tensor, shape (sample, channel, height, width)
+    passed : callable, optional
+        Is told name and activity of each layer on the way, (sample, unit), tangents after the values.
     """
     n, alone = len(images), tangents is None
     x = normalised(images) if alone else torch.cat([normalised(images), normalised(tangents, True)])
@@ -280,7 +288,7 @@ def respond(
         return torch.cat([values, along]).to(memory_format=torch.channels_last)
 
     with torch.no_grad():
-        y = _walk(x, convolve, relu, pool, layer)
+        y = _walk(x, convolve, relu, pool, layer, passed)
     return y[:n], None if alone else y[n:]
 
 
@@ -297,6 +305,60 @@ def record_features(
         )
         found.append(respond(layers, images, along, layer))
     return tuple(torch.cat(part) if part[0] is not None else None for part in zip(*found, strict=True))
+
+
+def record_layers(
+    network: Network, parameters: Parameters, stimulus: Stimulus, angles: ArrayLike, faces: ArrayLike,
+    directions: int = 16, seed: int = 0,
+) -> dict[str, tuple[Tensor, Tensor]]:  # fmt: skip
+    """Return responses and tangents of all layers of one network with a fine-tuned backbone, in one pass.
+
+    Parameters
+    ----------
+    network : Network
+    parameters : dict of Tensor
+        Of one replicate of an ensemble, as in ``ensemble["stage"]``, which leads with a single replicate.
+    angles, faces : array_like
+        rad; indices.
+    directions : int
+        Random directions on which layers with more units are recorded, those of `Activity.projected`.
+    seed : int
+        Of these.
+
+    Returns
+    -------
+    dict of str to tuple of Tensor
+        Layer → responses and tangents (rad⁻¹), (1, angle, face, unit or direction), float64.
+    """
+    layers = folded({name: tensor[0] for name, tensor in backbone_of(parameters).items()})
+    probe = {name: tensor.double() for name, tensor in parameters.items()}
+    mean, scale = (probe[f"{PREFIX}{part}"] for part in ("mean", "scale"))
+    at, shown = torch.from_numpy(circle.as_angles(angles)), torch.as_tensor(np.asarray(faces, np.int64))
+    pairs = shown.repeat(len(at)).split(_TOGETHER), at.repeat_interleave(len(shown)).split(_TOGETHER)
+    found: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, values: Tensor) -> None:
+        if (wide := values.shape[-1]) > directions:
+            drawn = torch.randn(wide, directions, generator=generator(seed, "projection", wide), dtype=torch.float64)
+            values = values @ (drawn / wide**0.5).to(values)
+        found.setdefault(name, []).append(values.double().unflatten(0, (2, -1)))
+
+    for some, turned in zip(*pairs, strict=True):
+        images = (
+            stimulus.embed(stimulus.pixels(some, turned, t, torch.float32, str(mean.device)), t) for t in (False, True)
+        )
+        features, along = respond(layers, *images, passed=keep)
+        keep("features", torch.cat([features, along]))
+        shown_to = INPUT_MEAN + INPUT_SCALE * (features.double() - mean) / scale, INPUT_SCALE * along.double() / scale
+        for name in network.layers[len(BACKBONE_LAYERS) :]:
+            keep(name, torch.cat(derivative.along(lambda x, n=name: probe_at(network, probe, x, n), *shown_to)))
+    both = {name: torch.cat(parts, 1).unflatten(1, (1, len(at), len(shown))) for name, parts in found.items()}
+    return {name: (values[0], values[1]) for name, values in both.items()}
+
+
+def probe_at(network: Network, probe: Parameters, shown: Tensor, layer: str) -> Tensor:
+    """Return the activity (sample, unit) of a single probe's layer for what it is shown, (sample, feature)."""
+    return network.onward(probe, network.first(probe, shown[None]), layer)[0]
 
 
 # ---- what a frozen backbone sees -----------------------------------------------------------------------------------
@@ -348,6 +410,7 @@ class FeatureBank:
         self.aperture, self.indices = torch.arange(FEATURES), stimulus.indices
         self._dtype = np.dtype(checks.one_of("dtype", dtype, ["float32", "float16"]))
         self._store, self._progress, self._device = store or default_store(), progress, device
+        self._between, self._last = True, {}
         state = start(network, stimulus, (seed,), self._store, device)
         self._mean, self._scale = state["mean"].double(), state["scale"].double()
         self.layers = {n: tuple(t.to(device) for t in pair) for n, pair in folded(state).items()}
@@ -360,20 +423,34 @@ class FeatureBank:
         device: str = "cpu",
     ) -> Tensor:  # fmt: skip
         """Return what a probe sees, or its derivative (rad⁻¹), (pair, 1, feature), for pairs of face and angle."""
-        faces = torch.as_tensor(faces).cpu()
+        faces, angles = torch.as_tensor(faces).cpu(), torch.as_tensor(angles, dtype=torch.float64).cpu()
+        values = (self._cubic if self._between else self._computed)(faces, angles, tangents, dtype)
+        values = (values if tangents else values - self._mean.to(dtype)) * (INPUT_SCALE / self._scale.to(dtype))
+        return (values if tangents else values + INPUT_MEAN)[:, None].to(device)
+
+    def _cubic(self, faces: Tensor, angles: Tensor, tangents: bool, dtype: torch.dtype) -> Tensor:
         step = 2 * math.pi / self.angles
-        place = (torch.as_tensor(angles, dtype=torch.float64).cpu() + math.pi) / step
+        place = (angles + math.pi) / step
         left = (place + 1e-9).floor()
         t = (place - left).to(dtype)[:, None]
         found = self._rows(faces, left.long()).to(dtype)
         (a, da), (b, db) = (side.unbind(1) for side in found.unbind(1))
         if tangents:
-            values = 6 * t * (1 - t) * (b - a) / step + (1 - t) * (1 - 3 * t) * da + t * (3 * t - 2) * db
-        else:
-            rise = t**2 * (3 - 2 * t) * (b - a) + step * t * (1 - t) * ((1 - t) * da - t * db)
-            values = a + rise - self._mean.to(dtype)
-        values = values * (INPUT_SCALE / self._scale.to(dtype))
-        return (values if tangents else values + INPUT_MEAN)[:, None].to(device)
+            return 6 * t * (1 - t) * (b - a) / step + (1 - t) * (1 - 3 * t) * da + t * (3 * t - 2) * db
+        return a + t**2 * (3 - 2 * t) * (b - a) + step * t * (1 - t) * ((1 - t) * da - t * db)
+
+    def exact(self) -> "FeatureBank":
+        """Return the same of the backbone itself, run for each pair that is asked for: nothing lies between angles."""
+        bank = copy.copy(self)
+        bank._between, bank._last, bank.digest = False, {}, digest([self.digest, "exact"])
+        return bank
+
+    def _computed(self, faces: Tensor, angles: Tensor, tangents: bool, dtype: torch.dtype) -> Tensor:
+        """Run the backbone, unless these pairs were the last: their tangents are asked for after their responses."""
+        key = digest([faces.numpy(), angles.numpy()])
+        if key not in self._last:
+            self._last = {key: record_features(self.layers, self.stimulus, faces, angles)}
+        return self._last[key][tangents].cpu().to(dtype)
 
     def product(
         self, faces: Tensor, angles: Tensor, tangents: bool = False, dtype: torch.dtype = torch.float64,

@@ -33,12 +33,14 @@ COLORS: dict[str, str] = {
     "kept": _PURPLE, "plain": _RED, "damped": _SKY, "mean_reverting": _GREEN,
     "robbins_monro": _ORANGE, "anderson": _PURPLE, "newton": _BLUE,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
+    "frozen": _SKY, "finetuned": _RED, "small": _BLACK,
 }  # fmt: skip
 VERDICTS = {"reproduced": _GREEN, "not reproduced": _RED, "inconclusive": _GREY}
 _TEXT = "#707680"  # readable on the light and on the dark page
 _THEME = {
     "figure": {
         "background_fill_alpha": 0, "border_fill_alpha": 0, "outline_line_color": None, "toolbar_location": "above",
+        "toolbar_inner": True,
     },
     "Axis": {
         "axis_line_color": _TEXT, "major_tick_line_color": _TEXT, "minor_tick_line_color": None,
@@ -49,7 +51,7 @@ _THEME = {
     "Title": {"text_color": _TEXT, "text_font_size": "14px", "text_font_style": "normal"},
     "Legend": {
         "background_fill_alpha": 0, "border_line_alpha": 0, "label_text_color": _TEXT, "label_text_font_size": "12px",
-        "spacing": 14, "padding": 4,
+        "spacing": 8, "padding": 2, "margin": 2,
     },
 }  # fmt: skip
 _PI_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0.0: "0", np.pi / 2: "π/2", np.pi: "π"}

@@ -206,6 +206,34 @@ def pseudovalues(everybody: Sequence[float] | np.ndarray, without: np.ndarray) -
     return people * everybody[:, None] - (people - 1) * without
 
 
+def agreement(values: np.ndarray) -> Estimate:
+    """Estimate the mean correlation of each replicate's curve with the mean of the others; jackknife over replicates.
+
+    Correlations of pairs of replicates are not independent of each other, so that their spread would be no error.
+
+    Parameters
+    ----------
+    values : array (replicate, angle)
+        At least three replicates.
+
+    Returns
+    -------
+    Estimate
+        0 for curves that have nothing in common. Of a common curve and as much variance of each replicate's own, the
+        correlation is √((R - 1) / 2R); the jackknife corrects it for R, so that it tends to √½.
+    """
+    values = _finite(values, "replicate", "angle")
+    checks.whole_number("replicates", len(values), least=3)
+
+    def correlation(rows: np.ndarray) -> float:
+        rows = rows - rows.mean(1, keepdims=True)
+        others = rows.sum(0) - rows
+        return float(((rows * others).sum(1) / np.sqrt((rows**2).sum(1) * (others**2).sum(1))).mean())
+
+    without = [correlation(np.delete(values, r, 0)) for r in range(len(values))]
+    return over_replicates(pseudovalues([correlation(values)], [without])[0])
+
+
 def judge(results: Mapping[Claim, Estimate], level: float = 0.95) -> list[Finding]:
     """Decide all primary claims of a notebook.
 

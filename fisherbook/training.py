@@ -226,7 +226,8 @@ def train(
         Show a progress bar while training.
     start : sequence of str, optional
         Keys of trained replicates that are in the store, one for each of `replicates` (see `Ensemble.keys`): where the
-        first stage begins, instead of at a random initialisation.
+        first stage begins, instead of at a random initialisation. Probes of a frozen backbone may be named for a
+        network that fine-tunes it.
 
     Returns
     -------
@@ -250,7 +251,11 @@ def train(
         stored = [store.get("weights", key, _Piece.load, ".pt") for key in start]
         if len(start) != len(replicate) or None in stored:
             raise ValueError(f"start must name trained weights that are in the store, one for each of {len(replicate)}")
-        pieces = {int(r): piece for r, piece in zip(replicate, stored, strict=True)}
+        # a probe that was trained on a frozen backbone goes on above the same backbone, now trained with it
+        pieces = {
+            int(r): replace(piece, parameters=run.initialise(r) | piece.parameters)
+            for r, piece in zip(replicate, stored, strict=True)
+        }
     weights, training_loss = {INITIAL: run.stack(pieces, replicate)}, {}
     begun = tuple(start or ("" for _ in replicate))
     keys, failures = {INITIAL: tuple(run.key((), int(r), b) for r, b in zip(replicate, begun, strict=True))}, {}

@@ -195,6 +195,25 @@ def test_claims_are_announced_with_what_decides_them_before_there_is_a_result():
     assert "F &lt; G" in shown.to_html()
 
 
+def test_agreement_of_curves_is_what_their_common_part_says():
+    angles = np.linspace(-np.pi, np.pi, 64, endpoint=False)
+    own = np.array([np.cos(k * angles) for k in range(2, 8)])
+    plain = {r: ((r - 1) / (2 * r)) ** 0.5 for r in (5, 6)}  # of a common curve as large as each one's own
+    found = findings.agreement(3 + np.sin(angles) + own)
+    assert np.isclose(found.value, 6 * plain[6] - 5 * plain[5]) and abs(found.value - 0.5**0.5) < 0.005
+    assert (found.replicates, found.dof) == (6, 5) and found.standard_error < 1e-6
+    copies = findings.agreement(np.outer([1, 2, 3], np.sin(angles)))
+    assert np.isclose(copies.value, 1)
+
+
+def test_agreement_of_unrelated_curves_is_zero_and_its_interval_covers_that():
+    rng = np.random.default_rng(0)
+    found = [findings.agreement(rng.normal(size=(6, 30))) for _ in range(1000)]
+    assert abs(np.mean([one.value for one in found])) < 0.02
+    covered = np.mean([low < 0 < high for low, high in (one.interval() for one in found)])
+    assert covered > 0.9
+
+
 def test_a_row_holds_what_a_table_or_a_file_needs():
     claim = Claim("F grows", "below", 0.5, units="rad-2")
     (finding,) = judge({claim: Estimate(-0.2, 0.031, 1e9, 8)})
