@@ -385,13 +385,17 @@ def _told(used: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
     """Have the datasets that a notebook has just made say what made them."""
+    from fisherbook.faces import load_faces
     from fisherbook.training import choose_device
 
+    data = {"source": used.get("source", "orl")}
+    if data["source"] == "orl":  # others may be too many to be read once more for this
+        data["digest"] = load_faces("orl").digest
     for file in folder.glob("*.nc"):
         dataset = results.load(file)
         if "parameters" not in dataset.attrs:
             dataset.attrs = results.provenance(
-                f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=used.get("source", "orl"),
+                f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=data,
                 modules=store.modules(), device=choose_device("auto"), wall_time=seconds,
             )  # fmt: skip
             results.save(dataset, file)

@@ -3,7 +3,9 @@
 import functools
 import http.server
 import importlib.util
+import json
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -16,6 +18,7 @@ import fisherbook
 SITE = Path(__file__).parents[1] / "_build" / "html"
 PAGES = list(parse_toc_yaml(SITE.parents[1] / "book" / "_toc.yml"))
 LOOKS = [(1280, "light"), (390, "dark")]  # px, colour scheme
+DRAWINGS = {"_static/logo.svg", "_images/question.svg", "_static/minus.png"}
 AXE = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -135,6 +138,7 @@ def test_page_is_whole_and_open_to_everyone(open_page, name, width, scheme):
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
     page.wait_for_function(f"() => ({NAMELESS})() === 0", timeout=5000)
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    page.evaluate("document.querySelectorAll('article details').forEach(folded => folded.open = true)")
     page.add_script_tag(path=AXE)
     assert page.evaluate(FOUND) == []
 
@@ -191,9 +195,35 @@ def test_every_public_name_has_its_place_on_the_page_of_the_package(open_page):
     assert set(fisherbook.__all__) - modules <= shown
 
 
-def test_a_term_tells_its_meaning(open_page):
-    page = open_page("results.html")
+@pytest.mark.parametrize("name", ["results", "roughness"])
+def test_a_term_tells_its_meaning(open_page, name):
+    page = open_page(f"{name}.html")
     assert "rad" in page.locator("a[title]:has(.std-term)").first.get_attribute("title")
+
+
+def test_first_page_has_every_claim_once_and_counts_them(open_page):
+    page = open_page("intro.html", 390)
+    profile = re.search(r"made with the (\w+) profile", page.locator("article").inner_text())[1]
+    rows = json.loads((SITE.parent / "book" / profile / "findings.json").read_text())
+    assert page.locator(".fb-row p").all_text_contents() == [row["sentence"] for row in rows]
+    assert page.locator(".fb-page").count() == len({row["page"] for row in rows})
+    assert page.locator("article").get_by_text(re.compile(rf"^{len(rows)} claims")).count() == 1
+    assert not page.locator(".fb-page details .fb-row").first.is_visible()
+    page.locator(".fb-page summary").first.press("Enter")
+    assert page.locator(".fb-page details .fb-row").first.is_visible()
+
+
+def test_no_page_shows_a_picture_but_drawings_and_the_faces_that_come_with_the_book(address):
+    for path in SITE.glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r'<img\b[^>]*?\bsrc="([^"]*)"', text)) <= DRAWINGS, path.name
+        assert not re.search("data:image/(?!svg)", text), path.name
+        drawn = set(re.findall(r'"name":"(Image\w*)"', text))
+        assert drawn <= ({"Image"} if path.name == "task.html" else set()), path.name
+    assert "celeba" not in (SITE / "_sources" / "task.ipynb").read_text(encoding="utf-8").lower()
+    assert {path.name for path in (SITE / "_images").iterdir()} == {"question.svg"}
+    for path in SITE.glob("_sources/*.ipynb"):
+        assert not re.search(r'"image/(?!svg)', path.read_text(encoding="utf-8")), path.name
 
 
 def test_site_opens_from_the_disk(open_page):
