@@ -22,7 +22,7 @@ _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _BLACK, _GREY = (
 )  # fmt: skip
 COLORS: dict[str, str] = {
     "train": _BLUE, "test": _ORANGE, "training": _BLUE, "photographs": _GREEN, "people": _ORANGE,
-    "initial": _GREY, "uniform": _BLUE, "focused": _RED,
+    "initial": _GREY, "uniform": _BLUE, "focused": _RED, "alone": _PURPLE,
     "relu": _RED, "leaky_relu": _ORANGE, "celu": _BLUE, "elu": _SKY, "gelu": _GREEN, "silu": _PURPLE,
     "softplus": _BLACK, "tanh": _GREY,
     "tangent": _BLUE, "gaussian": _GREEN, "direct": _ORANGE, "decoded": _RED, "smoothed": _SKY, "robust": _PURPLE,

@@ -3,9 +3,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import fisherbook as fb
@@ -52,6 +54,23 @@ def test_a_scheme_finds_the_fixed_point(scheme):
     tolerance = 0.06 if scheme == "von_mises_mixture" else 0.01
     far = np.abs(found.log_density[0] - FIXED).max()
     assert np.abs(found.solution[-1] - FIXED).max() < tolerance < 0.1 * far
+
+
+def test_a_constraint_apart_from_the_density_has_its_fixed_point_at_its_logarithm_over_the_gain():
+    log_s = 0.05 * np.cos(2 * AT + 1)
+    starts = ad.multisines(3, ANGLES, scales=4)
+    found = fb.adapt(lambda densities: linear()(densities) - log_s, "newton", starts, 80, **KNOWN["newton"])
+    assert np.abs(found.solution[-1] - ad.normalised(log_s / GAIN[1])[0]).max() < 0.01
+
+
+def test_pixels_of_gratings_hold_information_as_the_strength_of_their_noise_says():
+    faces = fb.load_faces("gratings", 12, limit=3000, frequency=2.0, noise=0.3)
+    stimulus = fb.Stimulus(faces, noise_wave=(0.3, 2, 1.0))
+    at, everybody = fb.grid(6), stimulus.indices(None)
+    shown = [stimulus.product(everybody, torch.from_numpy(at), t).flatten(2).numpy() for t in (False, True)]
+    found = fb.estimate(shown[0], angles=at, tangents=shown[1], estimator="tangent").fisher_information
+    still = fb.Stimulus(replace(faces, noise=None)).speed(at, [0]) / 0.3**2
+    assert np.allclose(found, still * np.exp(-0.6 * np.cos(2 * at + 1)), rtol=0.1)
 
 
 @pytest.mark.parametrize("scheme", KNOWN)
