@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
@@ -385,9 +386,107 @@ def resnet(size: Size) -> list[Row]:
     ]
 
 
+# ---- 6. probes on a frozen network's bank --------------------------------------------------------------------
+
+
+def probes(size: Size) -> list[Row]:
+    part, steps, few, conditions, replicates = "probes", 500, size.of(60, 2), 4 * 3, size.of(16, 2)
+    faces, angles = size.of(100, 8), size.of(24, 4)
+    stimulus = fb.Stimulus(fb.load_faces("orl", size.of(64, 16), limit=faces, split_by="image"))
+    network = fb.Network("resnet18", weights="random", bank=angles)
+    with tempfile.TemporaryDirectory() as folder:
+        bank = fb.FeatureBank(stimulus, network, store=Store(Path(folder, "bank")))
+        built = seconds(lambda: bank.pixels(torch.tensor([0]), torch.tensor([0.0])))
+
+        def train(steps: int) -> fb.Ensemble:
+            stage = fb.Stage("focused", fb.von_mises(0.0, 3.0), steps=steps)
+            with tempfile.TemporaryDirectory(dir=folder) as empty:
+                return fb.train(bank, network, [stage], replicates, device="cpu", store=Store(empty), progress=False)
+
+        ensemble = train(1)
+        calls = {
+            "training": lambda: train(few),
+            "ends": lambda: train(1),
+            "measuring": lambda: [fb.estimate(fb.record(ensemble, bank, angles, s)) for s in ("train", "test")],
+        }
+        taken = medians(size.repeats, **calls)
+    each = taken["ends"] + (steps - 1) * (taken["training"] - taken["ends"]) / (few - 1)
+    whole = conditions * (each + taken["measuring"])
+    note = f"{replicates} x 4 losses x 3 densities, {steps} steps of 32, {angles} angles; from {few} steps of one"
+    return [
+        Row(part, "building the bank", built, "s", "", f"{faces} faces x {angles} angles"),
+        Row(part, "a study once the bank exists", whole, "s", "<= 180", note),
+        disturbance(part, taken),
+    ]
+
+
+# ---- 7. very many faces --------------------------------------------------------------------------------------
+
+
+def many(size: Size) -> list[Row]:
+    part, count, pixels = "many", size.of(200_000, 40), size.of(64, 16)
+    with tempfile.TemporaryDirectory() as folder:
+        shape = (count, 1, pixels, pixels)
+        images = np.lib.format.open_memmap(Path(folder, "faces.npy"), "w+", np.uint8, shape)
+        rng = np.random.default_rng(0)
+        for start in range(0, count, 10_000):
+            images[start : start + 10_000] = rng.integers(0, 256, (min(10_000, count - start), *shape[1:]), np.uint8)
+        order = np.arange(count)
+        split = {"train": (order[: count * 7 // 10],), "test": (order[-size.of(500, 8) :],)}
+        stimulus = fb.Stimulus(fb.Faces(images, "noise", parts=split, digest="noise"), orders=size.of(30, 4))
+        stage, store = fb.Stage("uniform", fb.uniform(), steps=size.of(20, 2)), Store(Path(folder, "store"))
+        taken = {}
+        for name, network in {
+            "small": NETWORK,
+            "frozen": None,
+            "fine-tuned": fb.Network("resnet18", weights="random", backbone="finetuned"),
+        }.items():
+            if network is None:  # one piece of a bank, of which there are as many as the faces need
+                bank = fb.FeatureBank(stimulus, fb.Network("resnet18", weights="random", bank=4), store=store)
+                bank._each = size.of(500, 4)
+                taken[name] = seconds(lambda bank=bank: bank._build(0, [""]))
+                continue
+            train = partial(fb.train, stimulus, network, [stage], 2, device="cpu", store=store, progress=False)
+            few = stimulus.faces.split("test")
+            taken[name] = seconds(lambda t=train, f=few: fb.estimate(fb.record(t(), stimulus, 4, f)))
+    note = f"{count} faces of {pixels} px in a file; peak memory below"
+    return [Row(part, f"{name}: a little of everything", each, "s", "", note) for name, each in taken.items()]
+
+
+# ---- 8. Dask's workers ---------------------------------------------------------------------------------------
+
+
+def workers(size: Size) -> list[Row]:
+    from distributed import LocalCluster
+
+    part, grid, steps = "workers", {"kappa": [0.5, 1.0, 2.0, 4.0]}, size.of(1500, 2)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def condition(kappa: float) -> object:
+            faces = fb.load_faces("gratings", size=16, limit=60)
+            store = Store(tempfile.mkdtemp(dir=folder))
+            options = {"replicates": 4, "angles": 36, "device": "cpu", "store": store, "progress": False}
+            stages = [fb.Stage("focused", fb.von_mises(0.0, kappa), steps=steps)]
+            return fb.measure(fb.Stimulus(faces), fb.Network(hidden=(60, 20)), stages, **options)
+
+        taken, alone = {}, {"threads_per_worker": 1, "env": {"OMP_NUM_THREADS": "1"}, "dashboard_address": None}
+        for count in (1, 2):
+            with LocalCluster(count, **alone) as cluster:
+                run = partial(fb.sweep, condition, grid, cluster.scheduler_address)
+                run()  # imports
+                turns = size.of(3, 1)
+                taken[count] = statistics.median(seconds(run) for _ in range(turns))
+    note = f"{len(grid['kappa'])} conditions of {steps} steps"
+    return [
+        *(Row(part, f"{count} worker{'s' * (count > 1)}", each, "s", "", note) for count, each in taken.items()),
+        Row(part, "two over one", taken[1] / taken[2], "x", ">= 1.6", f"{psutil.cpu_count()} processors"),
+    ]
+
+
 # ---- the report --------------------------------------------------------------------------------------------
 
-PARTS = {f.__name__: f for f in (machine, tangent, training, matrices, estimators, resnet)}
+PARTS = {f.__name__: f for f in (machine, tangent, training, matrices, estimators, resnet, probes, many, workers)}
+MEMORY = {"matrices": "< 4", "many": "< 6"}  # GiB
 
 
 def part(name: str, size: Size, threads: int) -> list[Row]:
@@ -396,7 +495,7 @@ def part(name: str, size: Size, threads: int) -> list[Row]:
     warnings.simplefilter("ignore")  # few faces and people: only the time matters here
     rows = PARTS[name](size)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
-    return [*rows, Row(name, "peak memory", peak / 2**30, "GiB", "< 4" if name == "matrices" else "")]
+    return [*rows, Row(name, "peak memory", peak / 2**30, "GiB", MEMORY.get(name, ""))]
 
 
 def table(rows: list[Row]) -> str:
