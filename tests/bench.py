@@ -391,7 +391,7 @@ def resnet(size: Size) -> list[Row]:
 
 def probes(size: Size) -> list[Row]:
     part, steps, few, conditions, replicates = "probes", 500, size.of(60, 2), 4 * 3, size.of(16, 2)
-    faces, angles = size.of(100, 8), size.of(24, 4)
+    faces, angles = size.of(100, 40), size.of(24, 4)
     stimulus = fb.Stimulus(fb.load_faces("orl", size.of(64, 16), limit=faces, split_by="image"))
     network = fb.Network("resnet18", weights="random", bank=angles)
     with tempfile.TemporaryDirectory() as folder:
