@@ -122,6 +122,16 @@ def test_profiles_name_parameters_that_the_notebooks_have(profile):
     assert set(publish.profile_values(BOOK, profile)) == {path.stem for path in NOTEBOOKS}
 
 
+@pytest.mark.parametrize("folder", sorted((ROOT / "data" / "results").glob("*/")), ids=lambda folder: folder.name)
+def test_published_results_obey_the_schema_and_were_made_with_the_published_parameters(folder):
+    values = publish.profile_values(BOOK, "published")[folder.name]
+    used = {name: is_["default"] for name, is_ in publish.parameters(BOOK / f"{folder.name}.ipynb").items()} | values
+    assert publish._made_with(folder, used)  # which reads, and so validates, every dataset
+    outcome = publish.outcome(f"published/{folder.name}", ROOT)
+    assert publish._not_where(outcome.parameters) == publish._not_where(used)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
+
+
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def notebook(request):
     notebook = nbformat.read(request.param, as_version=4)

@@ -49,7 +49,9 @@ def test_installed_wheel_brings_the_bundled_faces(wheel, tmp_path):
     assert digest == load_faces("orl", 16).digest
 
 
-def test_wheel_holds_the_package_and_the_faces_and_nothing_else(wheel):
+def test_wheel_holds_the_package_the_faces_and_the_published_results_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "fisherbook/_data/orl/faces.npz" in names
+    published = {path.relative_to(CHECKOUT / "data").as_posix() for path in (CHECKOUT / "data").glob("results/*/*")}
+    assert published and {f"fisherbook/_data/{path}" for path in published} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fisherbook"}
