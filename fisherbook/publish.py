@@ -394,7 +394,7 @@ def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
     for file in folder.glob("*.nc"):
         dataset = results.load(file)
         if "parameters" not in dataset.attrs:
-            dataset.attrs = results.provenance(
+            dataset.attrs |= results.provenance(
                 f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=data,
                 modules=store.modules(), device=choose_device("auto"), wall_time=seconds,
             )  # fmt: skip

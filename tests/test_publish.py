@@ -81,7 +81,7 @@ import fisherbook as fb
 def compute():
     with open({marker!r}, "a") as file:
         file.write("x")
-    return xr.Dataset({{"square": ("replicate", np.arange(replicates) ** 2)}})
+    return xr.Dataset({{"square": ("replicate", np.arange(replicates) ** 2)}}, attrs={{"weights": "own"}})
 
 
 print(int(fb.keep("first/squares", compute).square.sum()))"""
@@ -100,6 +100,7 @@ def test_published_results_are_kept_shown_again_without_computing_and_computed_a
     build(1)
     dataset = results.load(kept)
     assert json.loads(dataset.attrs["parameters"])["replicates"] == 5
+    assert dataset.attrs["weights"] == "own"
     assert "{download}`squares.nc <results/first/squares.nc>`" in (copy / "first.ipynb").read_text()
     assert (copy / "results" / "first" / "squares.nc").is_file()
     shutil.rmtree(root / "_build")
