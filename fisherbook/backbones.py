@@ -467,7 +467,7 @@ class FeatureBank:
         for number in (faces // self._each).unique().tolist():
             inside = faces // self._each == number
             rows = (faces[inside] % self._each).numpy()[:, None]
-            found[inside] = torch.from_numpy(self._pieces[number][rows, columns].astype(np.float32))
+            found[inside] = torch.from_numpy(self._pieces[number][rows, columns[inside.numpy()]].astype(np.float32))
         return found
 
     @cached_property

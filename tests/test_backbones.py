@@ -194,6 +194,14 @@ def test_a_bank_is_resumed_where_its_build_was_interrupted(stimulus, empty, monk
         fb.FeatureBank(stimulus, FROZEN, 4, store=empty).pixels(torch.tensor([19]), torch.tensor([0.0]))
 
 
+def test_a_bank_in_several_pieces_is_the_same_bank(stimulus, store, bank, monkeypatch):
+    monkeypatch.setattr(backbones, "_PIECE", 8 * 8 * 2 * 512 * 4)  # eight faces a piece
+    pieces = fb.FeatureBank(stimulus, FROZEN, store=store)
+    faces, angles = torch.tensor([19, 3, 8, 7]), torch.tensor([-1.0, 0.2, 3.0, 1.5], dtype=torch.float64)
+    assert len(pieces._pieces) == 3
+    assert torch.allclose(pieces.pixels(faces, angles), bank.pixels(faces, angles), atol=1e-4)
+
+
 def test_a_bank_in_half_precision_is_half_as_large_and_rounds(stimulus, store):
     bank, half = (fb.FeatureBank(stimulus, FROZEN, 4, dtype, store=store) for dtype in ("float32", "float16"))
     assert bank.digest != half.digest
