@@ -41,10 +41,10 @@ def test_a_run_is_told_with_what_differs_from_the_book(root, no_site, runs):
 def test_two_runs_are_laid_side_by_side(root, runs, monkeypatch):
     monkeypatch.chdir(root)
     page = reports.compare(*(str(run.relative_to(root)) for run in runs))
-    shown = page.read_text()
+    shown = re.sub("<[^>]+>", "", page.read_text())  # a verdict is drawn as a chip
     assert "inconclusive: 2.00 [1.78, 2.22]" in shown
     assert "reproduced: 7.00 [6.78, 7.22]" in shown
-    assert re.search("replicates</span></code>: A 2, B 7", shown)
+    assert "replicates: A 2, B 7" in shown
 
 
 def test_a_sweep_reports_every_combination(root, monkeypatch):
