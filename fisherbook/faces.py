@@ -235,9 +235,9 @@ def _load_celeba(
     from torchvision.datasets.utils import check_integrity
 
     scale, folder = checks.number("scale", scale, above=0), Path(root).expanduser() / CelebA.base_folder
-    if not folder.is_dir() and (images := _images_alone(folder.parent)):
+    if not folder.is_dir() and (width := _first_width(folder.parent)):
         beside = (folder.parent if folder.parent.is_dir() else folder.parent.parent).glob("list_attr_celeba*.csv")
-        reduced = scale * _CELEBA_WIDTH / images  # they may have been reduced before
+        reduced = scale * _CELEBA_WIDTH / width  # they may have been reduced before
         options = {"attributes": next(beside, None), "color": color, "scale": reduced}
         return replace(_load_files(folder.parent, size, limit, _seed, **options), source="celeba")
     try:
@@ -264,7 +264,7 @@ def _load_celeba(
     return replace(faces, parts=official) if all(len(part) for (part,) in official.values()) else faces
 
 
-def _images_alone(path: Path) -> int:
+def _first_width(path: Path) -> int:
     """Return the width (px) of the first image in a folder or archive, or 0 if there is none."""
     if not (path.is_dir() or path.is_file()):
         return 0
