@@ -30,7 +30,7 @@ COLORS: dict[str, str] = {
     "harmonic": _BLUE, "bilinear": _ORANGE,
     "angular": _BLUE, "linear": _GREEN, "bins": _ORANGE, "von_mises": _PURPLE, "untrained": _GREY, "pixels": _BLACK,
     "theory": _BLACK, "null": _GREY, "predicted": _BLACK, "drift": _RED, "diffusion": _GREEN, "reset": _SKY,
-    "kept": _PURPLE, "plain": _RED, "damped": _SKY, "mean_reverting": _GREEN,
+    "kept": _PURPLE, "plain": _RED, "warm": _ORANGE, "damped": _SKY, "mean_reverting": _GREEN,
     "robbins_monro": _ORANGE, "anderson": _PURPLE, "newton": _BLUE,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
     "frozen": _SKY, "finetuned": _RED, "small": _BLACK,
@@ -54,6 +54,7 @@ _THEME = {
         "spacing": 8, "padding": 2, "margin": 2,
     },
 }  # fmt: skip
+_PHONE, _KEY, _LETTER = 300, 34, 6.3  # px: the width of a plot on a phone, what a legend draws before a label, a letter
 _PI_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0.0: "0", np.pi / 2: "π/2", np.pi: "π"}
 ANGLE = hv.Dimension("angle", label="stimulus angle θ (rad)")
 
@@ -67,7 +68,7 @@ def setup() -> None:
     renderer.theme = Theme(json={"attrs": _THEME})
     size = {"responsive": True, "min_height": 340, "max_width": 690, "autohide_toolbar": True}
     hv.opts.defaults(
-        hv.opts.Overlay(legend_position="top", legend_cols=4, legend_limit=1000, **size),
+        hv.opts.Overlay(legend_position="top", legend_limit=1000, hooks=[_fit_legend], **size),
         hv.opts.Curve(line_width=2, **size), hv.opts.Area(line_width=0, fill_alpha=0.18, **size),
         hv.opts.Scatter(size=7, **size), hv.opts.ErrorBars(lower_head=None, upper_head=None, line_width=2),
         hv.opts.HLine(line_width=1, line_dash="dashed", color=_TEXT),
@@ -137,7 +138,14 @@ def angle_axis(plot: Any) -> Any:
         axis.ticker = FixedTicker(ticks=list(_PI_TICKS))
         axis.major_label_overrides = _PI_TICKS
 
-    return plot.opts(hooks=[ticks], xlim=(-np.pi, np.pi))
+    return plot.opts(hooks=[_fit_legend, ticks], xlim=(-np.pi, np.pi))
+
+
+def _fit_legend(plot: Any, _element: Any) -> None:
+    """Give a legend as many columns, up to four, as fit on a phone."""
+    for legend in plot.state.legend:
+        longest = max((len(item.label.value) for item in legend.items), default=0)
+        legend.ncols = int(np.clip(_PHONE // (_KEY + _LETTER * longest), 1, 4))
 
 
 def loglog(plot: Any) -> Any:
