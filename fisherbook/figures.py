@@ -54,7 +54,7 @@ _THEME = {
         "spacing": 8, "padding": 2, "margin": 2,
     },
 }  # fmt: skip
-_PHONE, _KEY, _LETTER = 300, 34, 6.3  # px: the width of a plot on a phone, what a legend draws before a label, a letter
+_PHONE, _KEY, _LETTER = 325, 34, 6.3  # px: a plot on a phone, what a legend draws before a label, a letter
 _PI_TICKS = {-np.pi: "−π", -np.pi / 2: "−π/2", 0.0: "0", np.pi / 2: "π/2", np.pi: "π"}
 ANGLE = hv.Dimension("angle", label="stimulus angle θ (rad)")
 
@@ -68,7 +68,8 @@ def setup() -> None:
     renderer.theme = Theme(json={"attrs": _THEME})
     size = {"responsive": True, "min_height": 340, "max_width": 690, "autohide_toolbar": True}
     hv.opts.defaults(
-        hv.opts.Overlay(legend_position="top", legend_limit=1000, hooks=[_fit_legend], **size),
+        # without a title: what a widget chooses, the widget says
+        hv.opts.Overlay(legend_position="top", legend_limit=1000, hooks=[_fit_legend], title="", **size),
         hv.opts.Curve(line_width=2, **size), hv.opts.Area(line_width=0, fill_alpha=0.18, **size),
         hv.opts.Scatter(size=7, **size), hv.opts.ErrorBars(lower_head=None, upper_head=None, line_width=2),
         hv.opts.HLine(line_width=1, line_dash="dashed", color=_TEXT),
@@ -142,10 +143,12 @@ def angle_axis(plot: Any) -> Any:
 
 
 def _fit_legend(plot: Any, _element: Any) -> None:
-    """Give a legend as many columns, up to four, as fit on a phone."""
+    """Give a legend as many columns, up to four, as fit on a phone beside the ticks' labels."""
+    ticks = [text for axis in plot.state.left for text in axis.major_label_overrides.values()]
+    room = _PHONE - _LETTER * max(map(len, ticks), default=4)
     for legend in plot.state.legend:
         longest = max((len(item.label.value) for item in legend.items), default=0)
-        legend.ncols = int(np.clip(_PHONE // (_KEY + _LETTER * longest), 1, 4))
+        legend.ncols = int(np.clip(room // (_KEY + _LETTER * longest), 1, 4))
 
 
 def loglog(plot: Any) -> Any:
