@@ -1,6 +1,9 @@
 """Fisher information about the angle of a rotated face, in networks that report it."""
 
-from . import curves, distances, figures, findings, gain, theory
+from importlib import import_module
+from types import ModuleType
+
+from . import curves, distances, findings, gain, theory
 from .activity import Activity, record
 from .adaptation import SCHEMES, Networks, adapt
 from .angles import Density, grid, tabulated, uniform, von_mises
@@ -23,3 +26,10 @@ __all__ = [
     "measure_increments", "open_results", "plan_faces", "record", "sampling", "sweep", "tabulated", "theory", "train",
     "uniform", "von_mises",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import `figures` when it is first asked for: what only measures needs neither HoloViews nor Bokeh."""
+    if name == "figures":
+        return import_module(".figures", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -146,15 +146,17 @@ def start(network: Network, stimulus: Stimulus, key: Sequence[int], store: Store
         k = torch.arange(_CALIBRATION)
         shown = torch.from_numpy(stimulus.faces.split(next(iter(stimulus.faces.splits), None)))
         faces, turned = shown[k * len(shown) // len(k)], 2 * math.pi * (k.double() * 0.618034 % 1) - math.pi
-        images = stimulus.embed(stimulus.pixels(faces, turned, dtype=torch.float32, device=device))
-        own = {name: tensor.clone().to(device) for name, tensor in state.items()}
+        # Training makes another network of another machine's rounding: it begins at what all round alike.
+        precision = torch.float64 if random else torch.float32
+        images = stimulus.embed(stimulus.pixels(faces, turned, dtype=precision, device=device))
+        own = {name: tensor.to(device, precision, copy=True) for name, tensor in state.items()}
         with torch.no_grad():
             if random:
                 forward(own, images, training=True, momentum=1.0)
             features = forward(own, images)
         own["mean"] = features.mean(0)
         own["scale"] = features.var(0).mean().sqrt()
-        return [(at, {name: tensor.cpu() for name, tensor in own.items()})]
+        return [(at, {name: tensor.float().cpu() for name, tensor in own.items()})]
 
     read = partial(torch.load, weights_only=True)
     return store.fill("backbones", [at], calibrate, torch.save, read, ".pt")[at]
@@ -330,7 +332,7 @@ def record_layers(
     dict of str to tuple of Tensor
         Layer → responses and tangents (rad⁻¹), (1, angle, face, unit or direction), float64.
     """
-    layers = folded({name: tensor[0] for name, tensor in backbone_of(parameters).items()})
+    layers = folded({name: tensor[0].float() for name, tensor in backbone_of(parameters).items()})
     probe = {name: tensor.double() for name, tensor in parameters.items()}
     mean, scale = (probe[f"{PREFIX}{part}"] for part in ("mean", "scale"))
     at, shown = torch.from_numpy(circle.as_angles(angles)), torch.as_tensor(np.asarray(faces, np.int64))

@@ -10,7 +10,6 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares, nnls
-from scipy.signal import find_peaks
 from scipy.special import ive
 from torch import Tensor
 
@@ -314,6 +313,8 @@ def peaks(values: ArrayLike, prominence: float = 0.0) -> NDArray[np.int64]:
     ----------
     values : array_like, shape (angle,)
     """
+    from scipy.signal import find_peaks  # a second to import, and only this needs it
+
     values = np.asarray(values)
     lowest = int(values.argmin())
     turned = np.roll(values, -lowest)

@@ -31,18 +31,22 @@ def write_notebook(path, *cells):
     nbformat.write(notebook, path)
 
 
-def small_book(root):
-    """Write a book with the checkout's configuration and two notebooks, ``first`` and ``colophon``."""
+def small_book(root, colophon=False):
+    """Write a book with the checkout's configuration and one notebook, ``first``, or a colophon as well."""
     book = root / "book"
     for part in ("_ext", "_static", "profiles"):
         shutil.copytree(ROOT / "book" / part, book / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(ROOT / "_config.yml", root / "_config.yml")
     for references in (ROOT / "book").glob("*.bib"):
         shutil.copy(references, book)
-    (book / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n- file: first\n- file: colophon\n")
+    pages = ["first", *["colophon"] * colophon]
+    (book / "_toc.yml").write_text(
+        "format: jb-book\nroot: intro\nchapters:\n" + "".join(f"- file: {p}\n" for p in pages)
+    )
     (book / "intro.md").write_text("# A book\n\n```{include} findings_table.md\n```\n")
     (book / "budgets.yml").write_text("first: 30\n")
     (book / "profiles" / "published.yml").write_text("first: {replicates: 5, kappa: 1e-3}\n")
     write_notebook(book / "first.ipynb", PARAMETERS, "print(replicates * kappa, source, fast)")
-    write_notebook(book / "colophon.ipynb", "from pathlib import Path\n\nprint(Path('runs.json').read_text())")
+    if colophon:
+        write_notebook(book / "colophon.ipynb", "from pathlib import Path\n\nprint(Path('runs.json').read_text())")
     return root

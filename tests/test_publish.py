@@ -124,7 +124,8 @@ def test_single_notebooks_leave_published_results_without_a_site(root):
         publish.compute_published(["frist"], root)
 
 
-def test_colophon_is_executed_last_and_reads_the_records(root, no_site):
+def test_colophon_is_executed_last_and_reads_the_records(tmp_path, no_site):
+    root = small_book(tmp_path, colophon=True)
     publish.build(root=root)
     copy = root / "_build" / "book" / "quick"
     (record,) = json.loads(text_of(copy / "colophon.ipynb"))
@@ -154,10 +155,11 @@ def test_an_unchanged_notebook_is_not_executed_again_and_a_changed_one_is(root, 
 def test_a_record_without_its_notebook_counts_for_nothing(root, no_site):
     publish.build(root=root)
     executed = root / "_build" / "executed" / "quick"
-    (executed / "first.ipynb").unlink()
-    (executed / "colophon.json").write_text("{")
-    publish.build(root=root)
-    assert (executed / "first.ipynb").is_file()
+    for spoil in ((executed / "first.ipynb").unlink, lambda: (executed / "first.json").write_text("{")):
+        spoil()
+        publish.build(root=root)
+        assert json.loads((executed / "first.json").read_text())["notebook"] == "first"
+        assert (executed / "first.ipynb").is_file()
 
 
 def test_kernels_share_the_cores_hash_alike_and_draw_no_progress_bars(root, no_site):
@@ -203,7 +205,7 @@ def test_a_rerun_has_a_page_and_a_folder_of_its_own(root):
 @pytest.mark.parametrize(
     ("notebook", "settings", "sentence"),
     [
-        ("frist", [], "notebook must be one of first, colophon, not 'frist'; did you mean 'first'?"),
+        ("frist", [], "notebook must be one of first, not 'frist'; did you mean 'first'?"),
         ("first", ["replicate=3"], "not 'replicate'; did you mean 'replicates'?"),
         ("first", ["replicates"], "a parameter must be given as name=value, not 'replicates'"),
         ("first", ["replicates=3.5"], "replicates must be of type int, not '3.5'"),
@@ -220,7 +222,7 @@ def test_what_cannot_be_rerun_is_told_in_a_sentence(root, notebook, settings, se
 def test_a_profile_with_an_unknown_notebook_or_parameter_is_refused(root):
     profile = root / "book" / "profiles" / "prior.yml"
     profile.write_text("second: {}\n")
-    with pytest.raises(ValueError, match=r"a notebook in prior\.yml must be one of first, colophon, not 'second'"):
+    with pytest.raises(ValueError, match=r"a notebook in prior\.yml must be one of first, not 'second'"):
         publish.build("prior", root)
     profile.write_text("first: {kapa: 2}\n")
     with pytest.raises(ValueError, match="did you mean 'kappa'"):
@@ -240,7 +242,8 @@ def test_a_parameter_of_another_kind_is_refused(root, declared):
         publish.parameters(path)
 
 
-def test_list_names_notebooks_titles_and_parameters(root):
+def test_list_names_notebooks_titles_and_parameters(tmp_path):
+    root = small_book(tmp_path, colophon=True)
     listing = publish.describe(root).splitlines()
     assert listing[0] == "first: Title of first"
     assert listing[1].split() == ["replicates=4", "networks"]
