@@ -1,4 +1,7 @@
-"""How the notebooks' verdicts are compared: one not decided contradicts none.
+"""How the notebooks are tested: on what the last build measured, verdict by verdict.
+
+A notebook that a build would not execute again finds the datasets that it kept then;
+any other one measures.
 
 Training is chaotic: a difference in the last digit, such as another processor makes,
 grows until the networks are others, as if drawn anew. A claim near its margin may
@@ -6,13 +9,37 @@ then be decided on one machine and not on another; never must one say
 `reproduced` where another says `not reproduced`.
 """
 
-from collections.abc import Callable
-from functools import partial
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from functools import cache, partial
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nbval.plugin import IPyNbCell
+
+
+@cache
+def _kept(config: pytest.Config) -> str:
+    """Return a folder with a copy of what unchanged notebooks kept."""
+    book, folder = Path(__file__).parent, tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    if (book / "_toc.yml").is_file():  # else this file was put beside some notebook
+        from fisherbook import publish
+
+        for name, kept in publish.unchanged(book.parent).items():
+            shutil.copytree(kept, Path(folder.name, name))
+    return folder.name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Have the kernel of a notebook find it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FISHERBOOK_RESULTS", _kept(item.config))
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,35 +1,9 @@
-"""Fisher information about the angle of a rotated face, in networks that report it."""
+"""Fisher information about the angle of a rotated face, in networks that report it.
 
-from importlib import import_module
-from types import ModuleType
+The public names are listed in ``__init__.pyi``. Each is imported when it is first asked for: who estimates needs no
+HoloViews, and the command line no torch.
+"""
 
-from . import curves, distances, findings, gain, theory
-from .activity import Activity, record
-from .adaptation import SCHEMES, Networks, adapt
-from .angles import Density, grid, tabulated, uniform, von_mises
-from .backbones import FeatureBank
-from .experiment import measure, measure_increments, sweep
-from .faces import Faces, load_faces
-from .fisher import calibration, intervals, sampling
-from .fisher.calibration import plan_faces
-from .fisher.estimate import ESTIMATORS, FewFaces, estimate
-from .losses import LOSSES
-from .networks import NONLINEARITIES, READOUTS, Network
-from .results import keep, open_results
-from .stimulus import ROTATIONS, Stimulus
-from .training import Ensemble, Stage, train
+import lazy_loader
 
-__all__ = [
-    "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
-    "Faces", "FeatureBank", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves",
-    "distances", "estimate", "figures", "findings", "gain", "grid", "intervals", "keep", "load_faces", "measure",
-    "measure_increments", "open_results", "plan_faces", "record", "sampling", "sweep", "tabulated", "theory", "train",
-    "uniform", "von_mises",
-]  # fmt: skip
-
-
-def __getattr__(name: str) -> ModuleType:
-    """Import `figures` when it is first asked for: what only measures needs neither HoloViews nor Bokeh."""
-    if name == "figures":
-        return import_module(".figures", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -243,6 +243,14 @@ def outcome(name: str, root: Path | None = None) -> Outcome:
     return Outcome(**json.loads(files[0].read_text()))
 
 
+def unchanged(root: Path | None = None) -> dict[str, Path]:
+    """Return what notebooks kept in the last quick build, folder by name, of those it would not execute again."""
+    root = root or find_root()
+    executed, state = root / "_build" / "executed" / "quick", [_state(root), [], False, {}]
+    keys = {n: _key(root / "book" / f"{n}.ipynb", v, state) for n, v in profile_values(root / "book", "quick").items()}
+    return {name: executed / "results" / name for name, key in keys.items() if _known(executed, name, key)}
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that fisherbook depends on."""
     requirements = importlib.metadata.requires("fisherbook") or []

@@ -1,10 +1,14 @@
 """The rooms of the package: who may import whom, and how much code there is."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from count_lines import LIMIT, count
+
+import fisherbook
 
 PACKAGE = Path(__file__).parents[1] / "fisherbook"
 
@@ -132,6 +136,12 @@ def test_a_figure_never_computes():
 @pytest.mark.parametrize("name", MODULES)
 def test_nothing_is_ever_unpickled(name):
     assert not {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"} & outsiders(name)
+
+
+def test_every_public_name_is_there_and_imported_only_when_it_is_asked_for():
+    assert all(hasattr(fisherbook, name) for name in fisherbook.__all__)
+    look = "import sys, fisherbook.cli; print({'torch', 'holoviews', 'sklearn'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_the_package_stays_thin():

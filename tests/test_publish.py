@@ -143,7 +143,10 @@ def test_an_unchanged_notebook_is_not_executed_again_and_a_changed_one_is(root, 
     for expected in ("x", "x"):
         publish.build(root=root)
         assert marker.read_text() == expected
+    (kept,) = publish.unchanged(root).values()
+    assert (kept / publish.OUTCOME).is_file()
     write_notebook(path, PARAMETERS, run + "\n")
+    assert publish.unchanged(root) == {}
     publish.build(root=root)
     assert marker.read_text() == "xx"
     (root / "data").mkdir()
