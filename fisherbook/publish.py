@@ -35,6 +35,7 @@ from fisherbook import checks, results, store
 
 PROFILES = ("quick", "published", "prior")
 OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
+_SHOWING = {"figures", "publish", "reports", "cli"}  # modules that make no number
 LAST = "colophon"  # shows the records of the others, so it is executed after them
 _KERNEL_MEMORY = 2 << 30  # bytes to allow for each of the notebooks that run side by side
 Values = Mapping[str, Mapping[str, Any]]  # notebook -> parameter -> value
@@ -404,7 +405,7 @@ def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
         if "parameters" not in dataset.attrs:
             dataset.attrs |= results.provenance(
                 f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=data,
-                modules=store.modules(), device=choose_device("auto"), wall_time=seconds,
+                modules=set(store.modules()) - _SHOWING, device=choose_device("auto"), wall_time=seconds,
             )  # fmt: skip
             results.save(dataset, file)
 
