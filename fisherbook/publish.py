@@ -405,7 +405,7 @@ def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
         if "parameters" not in dataset.attrs:
             dataset.attrs |= results.provenance(
                 f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=data,
-                modules=set(store.modules()) - _SHOWING, device=choose_device("auto"), wall_time=seconds,
+                modules=sorted({*store.modules()} - _SHOWING), device=choose_device("auto"), wall_time=seconds,
             )  # fmt: skip
             results.save(dataset, file)
 
