@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     published = actions.add_parser("publish", help="compute published results of these notebooks, for data/results")
     published.add_argument("notebooks", nargs="+", metavar="notebook")
     published.set_defaults(action=lambda o: publish.compute_published(o.notebooks))
-    verify = actions.add_parser("verify", help="compute a small piece of each published result again, and compare")
-    verify.set_defaults(action=lambda _: reports.verify())
+    verify = actions.add_parser("verify", help="compute a small piece of published results again, and compare")
+    verify.add_argument("notebooks", nargs="*", metavar="notebook", help="by default all")
+    verify.set_defaults(action=lambda o: reports.verify(o.notebooks))
     return parser

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from scipy import stats
 from tqdm import tqdm
 
-from fisherbook import publish
+from fisherbook import checks, publish
 from fisherbook.publish import Outcome
 
 _CELL = """from fisherbook import figures, reports
@@ -97,11 +97,18 @@ def sweep(notebook: str, settings: Sequence[str], profile: str = "quick", root: 
     return _report(f"{notebook}: a sweep", [f"`{label}`" for label in labels], folders, labels, root)
 
 
-def verify(profile: str = "published", root: Path | None = None) -> str:
-    """Compute a small piece of each published result again and return how the estimates compare.
+def verify(names: Sequence[str] = (), profile: str = "published", root: Path | None = None) -> str:
+    """Compute a small piece of published results again and return how the estimates compare.
 
     Which piece, ``book/profiles/verify.yml`` says, as parameters that replace the published ones. A result whose faces
     are not at hand is left out, and said to be.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Notebooks; by default all that have such a piece.
+    profile, root
+        As for `publish.build`.
 
     Raises
     ------
@@ -112,7 +119,8 @@ def verify(profile: str = "published", root: Path | None = None) -> str:
     root = root or publish.find_root()
     pieces = yaml.safe_load((root / "book" / "profiles" / "verify.yml").read_text(encoding="utf-8")) or {}
     pairs, lines = [], []
-    for notebook, values in tqdm(pieces.items(), desc="verify", leave=False):
+    chosen = {checks.one_of("notebook", name, pieces): pieces[name] for name in names or pieces}
+    for notebook, values in tqdm(chosen.items(), desc="verify", leave=False):
         old = publish.outcome(f"{profile}/{notebook}", root)
         if old.parameters.get("source", "orl") == "celeba" and not os.environ.get("FISHERBOOK_CELEBA"):
             lines.append(f"{notebook}: not verified, for FISHERBOOK_CELEBA names no folder with CelebA")

@@ -85,4 +85,6 @@ def test_published_results_are_verified_within_their_errors(root, no_site):
     assert "Replicates are many: 4.20" in reports.verify(root=root)
     profile.write_text("first: {shift: 0.5}\n")
     with pytest.raises(RuntimeError, match=r"1 of 1 estimates differ.*\n.*DIFFERS"):
-        reports.verify(root=root)
+        reports.verify(["first"], root=root)
+    with pytest.raises(ValueError, match="did you mean 'first'"):
+        reports.verify(["frist"], root=root)
