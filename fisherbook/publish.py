@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -287,10 +287,11 @@ def _execute(
         shutil.rmtree(kept, ignore_errors=True)
         if published and not fresh and _made_with(published / name, used):
             shutil.copytree(published / name, kept)
+        there = {*kept.glob("*.nc")}
         start = time.perf_counter()
         _papermill(source, target, copy, values[name], bar.update)
         seconds, used = round(time.perf_counter() - start, 1), _told(used)
-        _sign(kept, used, seconds)
+        _sign({*kept.glob("*.nc")} - there, used, seconds)
         kept.mkdir(parents=True, exist_ok=True)
         outcome = Outcome(name, profile, used, list(_findings(target)))
         (kept / OUTCOME).write_text(json.dumps(asdict(outcome), indent=1))
@@ -392,7 +393,7 @@ def _told(used: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in used.items() if name != "root"} | named
 
 
-def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
+def _sign(files: Iterable[Path], used: Mapping[str, Any], seconds: float) -> None:
     """Have the datasets that a notebook has just made say what made them."""
     from fisherbook.faces import load_faces
     from fisherbook.training import choose_device
@@ -400,14 +401,13 @@ def _sign(folder: Path, used: Mapping[str, Any], seconds: float) -> None:
     data = {"source": used.get("source", "orl")}
     if data["source"] == "orl":  # others may be too many to be read once more for this
         data["digest"] = load_faces("orl").digest
-    for file in folder.glob("*.nc"):
+    for file in files:
         dataset = results.load(file)
-        if "parameters" not in dataset.attrs:
-            dataset.attrs |= results.provenance(
-                f"{folder.name}: {file.stem}", used, seed=used.get("seed", 0), data=data,
-                modules=sorted({*store.modules()} - _SHOWING), device=choose_device("auto"), wall_time=seconds,
-            )  # fmt: skip
-            results.save(dataset, file)
+        dataset.attrs |= results.provenance(
+            f"{file.parent.name}: {file.stem}", used, seed=used.get("seed", 0), data=data,
+            modules=sorted({*store.modules()} - _SHOWING), device=choose_device("auto"), wall_time=seconds,
+        )  # fmt: skip
+        results.save(dataset, file)
 
 
 def _tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None:

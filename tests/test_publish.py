@@ -81,7 +81,8 @@ import fisherbook as fb
 def compute():
     with open({marker!r}, "a") as file:
         file.write("x")
-    return xr.Dataset({{"square": ("replicate", np.arange(replicates) ** 2)}}, attrs={{"weights": "own"}})
+    found = {{"square": ("replicate", np.arange(replicates) ** 2)}}
+    return xr.Dataset(found, attrs={{"weights": "own", "parameters": "{{}}"}})
 
 
 print(int(fb.keep("first/squares", compute).square.sum()))"""
