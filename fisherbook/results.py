@@ -208,8 +208,9 @@ def load(path: Path) -> xr.Dataset:
         dataset = xr.load_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
     except OSError as error:
         raise ValueError(f"{path} is not a whole netCDF-4 file: {error}") from error
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in dataset.attrs.items()}
     try:
-        return validate(dataset)
+        return validate(dataset.assign_attrs(plain))
     except ValueError as error:
         raise ValueError(f"{path} is {error}") from None
 

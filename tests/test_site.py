@@ -231,6 +231,15 @@ def test_no_page_shows_a_picture_but_drawings_and_the_faces_that_come_with_the_b
         assert not re.search(r'"image/(?!svg)', path.read_text(encoding="utf-8")), path.name
 
 
+def test_every_figure_offers_its_numbers(address):
+    for path in SITE.glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        tables = re.findall(r'<a download="[^"]*" href="(_static/tables/[^"]*)"', text)
+        assert len(tables) == text.count('<p class="fb-caption">'), path.name
+        assert len(set(tables)) == len(tables), path.name
+        assert all((SITE / table).read_text(encoding="utf-8").count("\n") > 1 for table in tables)
+
+
 def test_site_opens_from_the_disk(open_page):
     page = open_page("intro.html", base=SITE.as_uri())
     assert page.locator("article h1").first.is_visible()

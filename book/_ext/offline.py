@@ -6,8 +6,11 @@ below ``_static/vendor``, and the file is copied there, once for the whole site,
 the installed package: a page executed with another version is an error, for its
 plots could not be drawn. MathJax comes from the package ``sphinx-mathjax-offline``.
 An address that is left over is an error too.
+
+The tables that figures offer, which a notebook holds in its links, become files.
 """
 
+import base64
 import importlib.util
 import re
 import shutil
@@ -28,6 +31,10 @@ PANEL = re.compile(
     r"https://cdn\.holoviz\.org/panel/(\d+\.\d+\.\d+)/dist/([^\"'?\\\s]+)(?:\?v=[\d.]+)?"
 )
 ELSEWHERE = re.compile(r"https://(?:cdn\.|unpkg\.com|cdnjs\.)[^\"'\s<]{0,80}")
+TABLES = "_static/tables"
+TABLE = re.compile(
+    r'<a download="([\w.-]+)" href="data:text/csv;base64,([A-Za-z0-9+/=]*)"'
+)
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
 
 
@@ -95,7 +102,14 @@ def _make_page_local(
             found[2].replace("@^", "-"),
         )
 
-    context["body"] = PANEL.sub(panel, BOKEH.sub(bokeh, body))
+    def table(found: re.Match[str]) -> str:
+        path = f"{TABLES}/{pagename}/{found[1]}"
+        file = Path(app.outdir) / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(found[2]))
+        return f'<a download="{found[1]}" href="{context["pathto"](path, 1)}"'
+
+    context["body"] = TABLE.sub(table, PANEL.sub(panel, BOKEH.sub(bokeh, body)))
     if left := ELSEWHERE.search(context["body"]):
         raise ExtensionError(f"{pagename} would still load {left[0]}")
 
