@@ -2,7 +2,8 @@ from . import curves, distances, figures, findings, gain, theory
 from .activity import Activity, record
 from .adaptation import SCHEMES, Networks, adapt
 from .angles import Density, grid, tabulated, uniform, von_mises
-from .backbones import FeatureBank
+from .banks import FeatureBank
+from .ensembles import Ensemble, Stage
 from .experiment import measure, measure_increments, sweep
 from .faces import Faces, load_faces
 from .fisher import calibration, intervals, sampling
@@ -12,7 +13,7 @@ from .losses import LOSSES
 from .networks import NONLINEARITIES, READOUTS, Network
 from .results import keep, open_results
 from .stimulus import ROTATIONS, Stimulus
-from .training import Ensemble, Stage, train
+from .training import train
 
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from . import angles as circle
-from . import backbones, checks, derivative
-from .backbones import FeatureBank
-from .networks import BACKBONE_LAYERS, INPUT_MEAN, INPUT_SCALE, READOUTS, Network, Parameters
+from . import backbones, banks, checks, derivative
+from .banks import FeatureBank
+from .ensembles import Ensemble
+from .networks import BACKBONE_LAYERS, INPUT_MEAN, INPUT_SCALE, READOUTS, Network, Parameters, generator
 from .stimulus import Stimulus
 from .store import digest, source_digest
-from .training import Ensemble, generator
 
 Evaluate = Callable[[NDArray, bool], tuple[Tensor, Tensor | None]]
 Currents = Callable[[Tensor, bool], Tensor]
@@ -167,7 +167,7 @@ def record(
     description = network.network
     checks.one_of("layer", layer, description.layers)
     device = str(next(iter(network.weights[stage].values())).device)
-    stimulus = backbones.seen(description, stimulus, network.seed, device)
+    stimulus = banks.seen(description, stimulus, network.seed, device)
     faces = [_chosen(stimulus, split, int(r)) for r in network.replicate]
     if len({len(f) for f in faces}) > 1:
         raise ValueError(f"split {split!r} must have equally many faces in every fold; choose other folds")

@@ -19,11 +19,12 @@ from scipy.optimize import nnls
 from . import angles as circle
 from . import checks, curves, results
 from .activity import record
+from .ensembles import Ensemble, Stage
 from .findings import Estimate, over_replicates
 from .networks import Network
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
-from .training import Ensemble, Stage, train
+from .training import train
 
 Array = NDArray[np.float64]
 State = Mapping[str, Any]

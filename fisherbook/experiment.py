@@ -17,12 +17,13 @@ from tqdm import tqdm
 from . import angles as circle
 from . import checks, curves, results
 from .activity import Activity, as_bytes, record
-from .backbones import FeatureBank, seen
+from .banks import FeatureBank, seen
+from .ensembles import INITIAL, Ensemble, Stage
 from .fisher.estimate import ESTIMATORS, estimate
 from .networks import READOUTS, Network
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
-from .training import INITIAL, Ensemble, Stage, choose_device, train
+from .training import choose_device, train
 
 _MODULES = (
     "angles", "derivative", "stimulus", "networks", "losses", "training", "activity", "fisher.covariance",

@@ -245,9 +245,7 @@ class Network:
 
     def first(self, parameters: Parameters, pixels: Tensor) -> Tensor:
         """Return the first layer's input currents (replicate, sample, unit) for pixels (replicate, sample, pixel)."""
-        weight, bias = parameters["hidden1.weight"], parameters["hidden1.bias"]
-        inputs = (pixels - INPUT_MEAN) / INPUT_SCALE
-        return torch.baddbmm(bias[:, None], inputs, weight.mT)
+        return self.affine(parameters, (pixels - INPUT_MEAN) / INPUT_SCALE, "hidden1")
 
     def onward(
         self,
@@ -278,4 +276,5 @@ class Network:
     @staticmethod
     def affine(parameters: Parameters, activity: Tensor, layer: str) -> Tensor:
         """Return the input currents of `layer` for the activity (replicate, sample, unit) of the layer before it."""
-        return torch.baddbmm(parameters[f"{layer}.bias"][:, None], activity, parameters[f"{layer}.weight"].mT)
+        # in this order the weights' gradient comes out laid out as the weights are, and is not copied
+        return torch.baddbmm(parameters[f"{layer}.bias"][..., None], parameters[f"{layer}.weight"], activity.mT).mT

@@ -471,7 +471,7 @@ def workers(size: Size) -> list[Row]:
 
         taken, alone = {}, {"threads_per_worker": 1, "env": {"OMP_NUM_THREADS": "1"}, "dashboard_address": None}
         for count in (1, 2):
-            with LocalCluster(count, **alone) as cluster:
+            with LocalCluster(n_workers=count, **alone) as cluster:
                 run = partial(fb.sweep, condition, grid, cluster.scheduler_address)
                 run()  # imports
                 turns = size.of(3, 1)

@@ -11,7 +11,7 @@ import torch
 from torchvision.models import resnet18
 
 import fisherbook as fb
-from fisherbook import backbones, derivative, networks, training
+from fisherbook import backbones, banks, derivative, networks, training
 from fisherbook.store import Store
 
 FROZEN = fb.Network("resnet18", hidden=(8,), weights="random", bank=8)
@@ -172,7 +172,7 @@ def test_an_exact_bank_is_the_backbone_itself_between_angles_too(stimulus, bank)
 
 
 def test_a_bank_is_resumed_where_its_build_was_interrupted(stimulus, empty, monkeypatch):
-    monkeypatch.setattr(backbones, "_PIECE", 8 * 4 * 2 * 512 * 4)  # eight faces a piece: three pieces
+    monkeypatch.setattr(banks, "_PIECE", 8 * 4 * 2 * 512 * 4)  # eight faces a piece: three pieces
     whole, calls = backbones.record_features, []
 
     def failing(*arguments, **options):
@@ -195,7 +195,7 @@ def test_a_bank_is_resumed_where_its_build_was_interrupted(stimulus, empty, monk
 
 
 def test_a_bank_in_several_pieces_is_the_same_bank(stimulus, store, bank, monkeypatch):
-    monkeypatch.setattr(backbones, "_PIECE", 8 * 8 * 2 * 512 * 4)  # eight faces a piece
+    monkeypatch.setattr(banks, "_PIECE", 8 * 8 * 2 * 512 * 4)  # eight faces a piece
     pieces = fb.FeatureBank(stimulus, FROZEN, store=store)
     faces, angles = torch.tensor([19, 3, 8, 7]), torch.tensor([-1.0, 0.2, 3.0, 1.5], dtype=torch.float64)
     assert len(pieces._pieces) == 3
