@@ -43,8 +43,8 @@ lint: setup ## check style and types of names, and count the package's lines of 
 	$(BIN)/ruff format --check
 	$(BIN)/python tests/count_lines.py
 
-bench: setup ## time the measurement and the training against their baselines
-	$(BIN)/python tests/bench.py
+bench: setup ## time measurement and training against their baselines; BENCH="--device cuda", or --json FILE to keep the numbers
+	$(BIN)/python tests/bench.py $(BENCH)
 
 notebooks: setup ## make ready to commit what the last `make book` found: verdicts, expected numbers, the README's table
 	$(BIN)/python tests/commit_notebooks.py

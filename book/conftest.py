@@ -49,9 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.compare_outputs = partial(_compare, item.compare_outputs)
 
 
-def _compare(
-    compare: Callable[..., bool], found: list, committed: list, *options: Any
-) -> bool:
+def _compare(compare: Callable[..., bool], found: list, committed: list, *options: Any) -> bool:
     for new, old in zip(found, committed, strict=False):
         if new.get("name") == old.get("name") == "stdout":
             new["text"] = _agreed(new["text"], old["text"])
@@ -61,9 +59,7 @@ def _compare(
 def _agreed(found: str, committed: str) -> str:
     """Return the new lines, or the committed where either leaves a claim open."""
     lines = []
-    for new, old in zip_longest(
-        found.splitlines(), committed.splitlines(), fillvalue=""
-    ):
+    for new, old in zip_longest(found.splitlines(), committed.splitlines(), fillvalue=""):
         claim, _, verdict = new.rpartition(": ")
         before, _, expected = old.rpartition(": ")
         open_ = claim == before and "inconclusive" in (verdict, expected)

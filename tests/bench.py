@@ -8,6 +8,8 @@ the turns. Each part runs in a process of its own, so that its peak memory is it
 import argparse
 import json
 import multiprocessing
+import platform
+import re
 import resource
 import statistics
 import sys
@@ -57,6 +59,7 @@ class Size:
 
     quick: bool = False
     repeats: int = 5
+    device: str = "cpu"
 
     def of(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -68,6 +71,8 @@ class Size:
 def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -105,8 +110,9 @@ def disturbance(part: str, taken: dict[str, float]) -> Row:
 
 def machine_calls(size: Size) -> dict[str, Callable[[], object]]:
     """Return what measures the machine: it takes turns with whatever is compared to its rates."""
-    single = torch.rand(2 * (size.of(1536, 128),))
-    double, array = single.double(), torch.ones(size.of(2**25, 2**18))  # 128 MiB, beyond most caches
+    single = torch.rand(2 * (size.of(1536, 128),), device=size.device)
+    array = torch.ones(size.of(2**25, 2**18), device=size.device)  # 128 MiB, beyond most caches
+    double = single.double()
     copied = torch.empty_like(array)
     calls = lambda: single @ single, lambda: double @ double, lambda: copied.copy_(array)
     names = "float32 product", "float64 product", "copy"
@@ -136,13 +142,15 @@ def machine(size: Size) -> list[Row]:
 # ---- 1. measuring a network --------------------------------------------------------------------------------
 
 
-def study(folder: str, steps: int = 1, replicates: int | list[int] = REPLICATES, stimulus=None) -> tuple:
+def study(
+    folder: str, steps: int = 1, replicates: int | list[int] = REPLICATES, stimulus=None, device: str = "cpu"
+) -> tuple:
     """Return faces at 64 px and an ensemble trained on them, in an empty store."""
     stimulus = stimulus or fb.Stimulus(fb.load_faces("orl", parts={"train": 0.8, "test": 0.2}))
     stage = fb.Stage("uniform", fb.uniform(), steps=steps, batch=BATCH)
     with tempfile.TemporaryDirectory(dir=folder) as empty:
         return stimulus, fb.train(
-            stimulus, NETWORK, [stage], replicates, device="cpu", store=Store(Path(empty)), progress=False
+            stimulus, NETWORK, [stage], replicates, device=device, store=Store(Path(empty)), progress=False
         )
 
 
@@ -234,7 +242,7 @@ def training(size: Size) -> list[Row]:
             def call() -> None:
                 with patch.object(training_module, "_ONE_THREAD", threads):
                     for replicates in ensembles:
-                        study(folder, steps, replicates, stimulus)
+                        study(folder, steps, replicates, stimulus, size.device)
 
             return call
 
@@ -367,8 +375,8 @@ def estimators(size: Size) -> list[Row]:
 def resnet(size: Size) -> list[Row]:
     part, pixels, batch = "resnet", size.of(64, 16), size.of(64, 2)
     random = networks.generator(0)
-    layers = backbones.folded(backbones.draw(random))
-    images, tangents = (torch.rand(batch, 1, pixels, pixels, generator=random) for _ in range(2))
+    layers = {n: tuple(t.to(size.device) for t in v) for n, v in backbones.folded(backbones.draw(random)).items()}
+    images, tangents = (torch.rand(batch, 1, pixels, pixels, generator=random).to(size.device) for _ in range(2))
     ways = {
         "response": lambda: backbones.respond(layers, images),
         "response and tangent": lambda: backbones.respond(layers, images, tangents),
@@ -395,13 +403,14 @@ def probes(size: Size) -> list[Row]:
     stimulus = fb.Stimulus(fb.load_faces("orl", size.of(64, 16), limit=faces, split_by="image"))
     network = fb.Network("resnet18", weights="random", bank=angles)
     with tempfile.TemporaryDirectory() as folder:
-        bank = fb.FeatureBank(stimulus, network, store=Store(Path(folder, "bank")))
+        bank = fb.FeatureBank(stimulus, network, device=size.device, store=Store(Path(folder, "bank")))
         built = seconds(lambda: bank.pixels(torch.tensor([0]), torch.tensor([0.0])))
 
         def train(steps: int) -> fb.Ensemble:
             stage = fb.Stage("focused", fb.von_mises(0.0, 3.0), steps=steps)
             with tempfile.TemporaryDirectory(dir=folder) as empty:
-                return fb.train(bank, network, [stage], replicates, device="cpu", store=Store(empty), progress=False)
+                options = {"device": size.device, "store": Store(empty), "progress": False}
+                return fb.train(bank, network, [stage], replicates, **options)
 
         ensemble = train(1)
         calls = {
@@ -486,6 +495,7 @@ def workers(size: Size) -> list[Row]:
 # ---- the report --------------------------------------------------------------------------------------------
 
 PARTS = {f.__name__: f for f in (machine, tangent, training, matrices, estimators, resnet, probes, many, workers)}
+ON_DEVICE = {"machine", "training", "resnet", "probes"}  # the others always measure the processor
 MEMORY = {"matrices": "< 4", "many": "< 6"}  # GiB
 
 
@@ -493,7 +503,7 @@ def part(name: str, size: Size, threads: int) -> list[Row]:
     """Run one part, in a process of its own, and add that process's peak memory."""
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # few faces and people: only the time matters here
-    rows = PARTS[name](size)
+    rows = PARTS[name](size if name in ON_DEVICE else replace(size, device="cpu"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
     return [*rows, Row(name, "peak memory", peak / 2**30, "GiB", MEMORY.get(name, ""))]
 
@@ -508,10 +518,29 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def named(device: str, threads: int) -> str:
+    """Describe what the numbers hold for."""
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    about = Path("/proc/cpuinfo")
+    models = re.findall(r"model name\s*: (.*)", about.read_text()) if about.is_file() else [platform.processor()]
+    return f"{models[0]}, {threads} threads, torch {torch.__version__}"
+
+
+def publish_rows(file: Path, rows: list[Row], machine: str) -> None:
+    """Add rows to a file of earlier ones; they take the place of the same machine's same parts."""
+    earlier = json.loads(file.read_text()) if file.is_file() else []
+    parts = {row.part for row in rows}
+    kept = [e for e in earlier if e["machine"] != machine or e["part"] not in parts]
+    found = [asdict(row) | {"value": float(f"{row.value:.4g}"), "machine": machine} for row in rows]
+    file.write_text(json.dumps(kept + found, indent=1, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the numbers to those of this file as well")
+    parser.add_argument("--device", default="cpu", help=f"for {', '.join(sorted(ON_DEVICE))}; default: %(default)s")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each comparison (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
@@ -524,11 +553,13 @@ def main() -> None:
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
         for name in names:
             print(name, file=sys.stderr)
-            found = pool.submit(part, name, Size(options.quick, options.repeats), options.threads).result()
+            found = pool.submit(
+                part, name, Size(options.quick, options.repeats, options.device), options.threads
+            ).result()
             print(f"{name}\n{table(found)}", flush=True)
             rows += found
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        publish_rows(options.json, rows, named(options.device, options.threads))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _escape_bars(
-    app: Sphinx, what: str, name: str, of: Any, options: Any, lines: list[str]
-) -> None:
-    lines[:] = [
-        CODE_OR_BAR.sub(lambda found: found[1] or r"\|", line) for line in lines
-    ]
+def _escape_bars(app: Sphinx, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = [CODE_OR_BAR.sub(lambda found: found[1] or r"\|", line) for line in lines]

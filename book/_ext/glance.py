@@ -49,13 +49,9 @@ def _write_table(app: Sphinx) -> None:
         (source / TABLE).write_text(text, encoding="utf-8")
 
 
-def _mark_verdicts(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
-) -> None:
+def _mark_verdicts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     cell = re.compile(rf"(<td[^>]*>)({'|'.join(VERDICTS)})(?=:? ?[^<>]*</td>)")
-    context["body"] = cell.sub(
-        lambda found: found[1] + _verdict(found[2]), context.get("body") or ""
-    )
+    context["body"] = cell.sub(lambda found: found[1] + _verdict(found[2]), context.get("body") or "")
 
 
 def title(notebook: Path) -> str:
@@ -67,15 +63,10 @@ def title(notebook: Path) -> str:
 
 def told(rows: list[Mapping[str, Any]], profiles: set[str]) -> str:
     """Return how many claims got which verdict, and which profile made them."""
-    by = " and ".join(
-        f"**{profile}** profile: {MEANS[profile]}" for profile in sorted(profiles)
-    )
+    by = " and ".join(f"**{profile}** profile: {MEANS[profile]}" for profile in sorted(profiles))
     claims = "1 claim" if len(rows) == 1 else f"{len(rows)} claims"
     count = Counter(row["verdict"] for row in rows)
-    parts = "".join(
-        f'<span class="fb-{_slug(name)}" style="flex-grow: {count[name]}"></span>'
-        for name in VERDICTS
-    )
+    parts = "".join(f'<span class="fb-{_slug(name)}" style="flex-grow: {count[name]}"></span>' for name in VERDICTS)
     bar = f'<div class="fb-bar" aria-hidden="true">{parts}</div>'
     made = f" (made with the {by})" if by else ""
     return f"{claims}{made}: {_tally(rows)}\n\n{bar}\n\n"
@@ -84,9 +75,7 @@ def told(rows: list[Mapping[str, Any]], profiles: set[str]) -> str:
 def listed(rows: list[Mapping[str, Any]], pages: Mapping[str, str]) -> str:
     """Return what the pages found, a block for each, headed by the page's title."""
     by_page = groupby(rows, lambda row: row["page"])
-    return "\n".join(
-        block(list(found), f"[{pages[page]}]({page})") for page, found in by_page
-    )
+    return "\n".join(block(list(found), f"[{pages[page]}]({page})") for page, found in by_page)
 
 
 def block(rows: list[Mapping[str, Any]], heading: str) -> str:

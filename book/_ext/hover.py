@@ -39,9 +39,7 @@ def _tell(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             link["reftitle"] = titles[term]
 
 
-def _link_first_mentions(
-    app: Sphinx, doctree: nodes.document, docname: str, terms: dict[str, str]
-) -> None:
+def _link_first_mentions(app: Sphinx, doctree: nodes.document, docname: str, terms: dict[str, str]) -> None:
     linked = {_fragment(link) for link in doctree.findall(nodes.reference)}
     longest_first = sorted(terms.keys() - PLAIN, key=len, reverse=True)
     words = "|".join(map(re.escape, longest_first))

@@ -24,17 +24,11 @@ from sphinx.config import Config
 from sphinx.errors import ExtensionError
 
 VENDOR = "_static/vendor"
-BOKEH = re.compile(
-    r"https://cdn\.bokeh\.org/bokeh/release/(bokeh(?:-[a-z]+)?)-(\d+\.\d+\.\d+)\.min\.js"
-)
-PANEL = re.compile(
-    r"https://cdn\.holoviz\.org/panel/(\d+\.\d+\.\d+)/dist/([^\"'?\\\s]+)(?:\?v=[\d.]+)?"
-)
+BOKEH = re.compile(r"https://cdn\.bokeh\.org/bokeh/release/(bokeh(?:-[a-z]+)?)-(\d+\.\d+\.\d+)\.min\.js")
+PANEL = re.compile(r"https://cdn\.holoviz\.org/panel/(\d+\.\d+\.\d+)/dist/([^\"'?\\\s]+)(?:\?v=[\d.]+)?")
 ELSEWHERE = re.compile(r"https://(?:cdn\.|unpkg\.com|cdnjs\.)[^\"'\s<]{0,80}")
 TABLES = "_static/tables"
-TABLE = re.compile(
-    r'<a download="([\w.-]+)" href="data:text/csv;base64,([A-Za-z0-9+/=]*)"'
-)
+TABLE = re.compile(r'<a download="([\w.-]+)" href="data:text/csv;base64,([A-Za-z0-9+/=]*)"')
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
 
 
@@ -56,9 +50,7 @@ def _copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
         for part in MATHJAX:
             for file in [source / part, *sorted((source / part).rglob("*"))]:
                 if file.is_file():
-                    _vendor(
-                        app, file, f"mathjax/{file.relative_to(source).as_posix()}"
-                    )
+                    _vendor(app, file, f"mathjax/{file.relative_to(source).as_posix()}")
 
 
 def _make_page_local(
@@ -70,9 +62,7 @@ def _make_page_local(
 ) -> None:
     # The theme's button for live code registers its script twice, and loads it from
     # another host: there is no kernel.
-    context["script_files"] = [
-        s for s in context["script_files"] if "thebe" not in _script(s).lower()
-    ]
+    context["script_files"] = [s for s in context["script_files"] if "thebe" not in _script(s).lower()]
     body = context.get("body") or ""
 
     def local(package: str, executed: str, file: Path, target: str) -> str:
@@ -81,9 +71,7 @@ def _make_page_local(
                 f"{pagename} was executed with {package} {executed}, but "
                 f"{version(package)} is installed: execute it again"
             )
-        return context["pathto"](
-            _vendor(app, file, f"{package}-{executed}/{target}"), 1
-        )
+        return context["pathto"](_vendor(app, file, f"{package}-{executed}/{target}"), 1)
 
     def bokeh(found: re.Match[str]) -> str:
         name = f"{found[1]}.min.js"
@@ -116,9 +104,7 @@ def _make_page_local(
 
 def _script(script: Any) -> str:
     """Return a script's file name or, of an inline one, its text."""
-    return str(getattr(script, "filename", script)) + str(
-        getattr(script, "attributes", {}).get("body") or ""
-    )
+    return str(getattr(script, "filename", script)) + str(getattr(script, "attributes", {}).get("body") or "")
 
 
 def _package(name: str) -> Path:
@@ -128,9 +114,7 @@ def _package(name: str) -> Path:
 def _vendor(app: Sphinx, source: Path, target: str) -> str:
     """Copy a file into the site, unless it is there, and return its path there."""
     if not source.is_file():
-        raise ExtensionError(
-            f"there is no local copy of {target}: {source} does not exist"
-        )
+        raise ExtensionError(f"there is no local copy of {target}: {source} does not exist")
     copy = Path(app.outdir) / VENDOR / target
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)

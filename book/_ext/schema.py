@@ -32,7 +32,5 @@ def _write_tables(app: Sphinx) -> None:
 
 def table(known: Mapping[str, tuple[str, str]]) -> str:
     """Return names with their units and meanings as a Markdown table."""
-    rows = [
-        f"| `{name}` | `{unit}` | {said} |" for name, (unit, said) in known.items()
-    ]
+    rows = [f"| `{name}` | `{unit}` | {said} |" for name, (unit, said) in known.items()]
     return "\n".join(["| Name | Unit | Meaning |", "|---|---|---|", *rows]) + "\n"
