@@ -30,8 +30,8 @@ COLORS: dict[str, str] = {
     "harmonic": _BLUE, "bilinear": _ORANGE,
     "angular": _BLUE, "linear": _GREEN, "bins": _ORANGE, "von_mises": _PURPLE, "untrained": _GREY, "pixels": _BLACK,
     "theory": _BLACK, "null": _GREY, "predicted": _BLACK, "drift": _RED, "diffusion": _GREEN, "reset": _SKY,
-    "kept": _PURPLE, "plain": _RED, "warm": _ORANGE, "damped": _SKY, "mean_reverting": _GREEN,
-    "robbins_monro": _ORANGE, "anderson": _PURPLE, "newton": _BLUE,
+    "kept": _PURPLE, "plain": _RED, "warm": _ORANGE, "damped": "#999933", "mean_reverting": _GREEN,
+    "robbins_monro": _ORANGE, "anderson": _PURPLE, "newton": _BLUE, "fourier": _GREY, "von_mises_mixture": _BLACK,
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
     "frozen": _SKY, "finetuned": _RED, "small": _BLACK,
 }  # fmt: skip

@@ -48,6 +48,11 @@ CUT = (
     .filter(e => e.tagName === 'CANVAS' && e.getBoundingClientRect().right > article.right + 1).length;
 }"""
 )
+BEYOND = """() => {
+  const edge = document.querySelector('article').getBoundingClientRect().right + 1;
+  return [...document.querySelectorAll('article mjx-math')]
+    .filter(e => e.getBoundingClientRect().right > edge).map(e => e.textContent);
+}"""
 NAMELESS = (
     "() => {"
     + ELEMENTS
@@ -166,6 +171,7 @@ def test_page_is_whole_and_open_to_everyone(open_page, name, width, scheme):
     page = open_page(f"{name}.html", width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
     assert page.evaluate(CUT) == 0, "a plot is cut off"
+    assert page.evaluate(BEYOND) == [], "a formula is wider than the page"
     assert not page.locator("mjx-merror").count(), "a formula is wrong"
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
     page.wait_for_function(f"() => ({NAMELESS})() === 0", timeout=5000)
