@@ -59,13 +59,13 @@ class Activity:
             yield part, *self._evaluate(self.angles[part], tangents)
 
     def whole(self) -> tuple[Tensor, Tensor]:
-        """Return all responses and their derivatives with respect to the angle (rad⁻¹), whatever memory that takes."""
-        _, responses, tangents = zip(*self.chunks(), strict=True)
-        return torch.cat(responses, 1), torch.cat(tangents, 1)
+        """Return all responses and their derivatives with respect to the angle (rad⁻¹), on the CPU; mind the memory."""
+        both = [(responses.cpu(), tangents.cpu()) for _, responses, tangents in self.chunks()]
+        return tuple(torch.cat(parts, 1) for parts in zip(*both, strict=True))
 
     def responses(self) -> Tensor:
-        """Return all responses, (replicate, angle, face, unit), float64."""
-        return torch.cat([responses for _, responses, _ in self.chunks(tangents=False)], 1)
+        """Return all responses, (replicate, angle, face, unit), float64, on the CPU."""
+        return torch.cat([responses.cpu() for _, responses, _ in self.chunks(tangents=False)], 1)
 
     def shifted(self, offset: float) -> "Activity":
         """Return the same faces' activity with every angle turned on by `offset` (rad)."""

@@ -326,7 +326,7 @@ def record_layers(
     Returns
     -------
     dict of str to tuple of Tensor
-        Layer → responses and tangents (rad⁻¹), (1, angle, face, unit or direction), float64.
+        Layer → responses and tangents (rad⁻¹), (1, angle, face, unit or direction), float64, on the CPU.
     """
     layers = folded({name: tensor[0].float() for name, tensor in backbone_of(parameters).items()})
     probe = {name: tensor.double() for name, tensor in parameters.items()}
@@ -339,7 +339,7 @@ def record_layers(
         if (wide := values.shape[-1]) > directions:
             drawn = torch.randn(wide, directions, generator=generator(seed, "projection", wide), dtype=torch.float64)
             values = values @ (drawn / wide**0.5).to(values)
-        found.setdefault(name, []).append(values.double().unflatten(0, (2, -1)))
+        found.setdefault(name, []).append(values.double().cpu().unflatten(0, (2, -1)))
 
     for some, turned in zip(*pairs, strict=True):
         images = (

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from . import angles as circle
 from . import backbones, checks
-from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, Network
+from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, Network, choose_device
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
 
@@ -44,7 +44,7 @@ class FeatureBank:
     seed : int
         Of random weights.
     device : str
-        Where the backbone runs.
+        Where the backbone runs; ``"auto"`` takes a GPU where there is one.
     store : Store, optional
         By default `default_store()`.
 
@@ -61,7 +61,7 @@ class FeatureBank:
 
     def __init__(
         self, stimulus: Stimulus, network: Network, angles: int | None = None, dtype: str = "float32", seed: int = 0,
-        device: str = "cpu", store: Store | None = None, progress: bool = False,
+        device: str = "auto", store: Store | None = None, progress: bool = False,
     ) -> None:  # fmt: skip
         if network.architecture == "mlp":
             raise ValueError("FeatureBank needs a network with a backbone, such as Network('resnet18')")
@@ -69,7 +69,8 @@ class FeatureBank:
         self.angles = checks.whole_number("angles", angles or network.bank, 2)
         self.aperture, self.indices = torch.arange(FEATURES), stimulus.indices
         self._dtype = np.dtype(checks.one_of("dtype", dtype, ["float32", "float16"]))
-        self._store, self._progress, self._device = store or default_store(), progress, device
+        device = choose_device(device)
+        self._store, self._progress = store or default_store(), progress
         self._between, self._last = True, {}
         state = backbones.start(network, stimulus, (seed,), self._store, device)
         self._mean, self._scale = state["mean"].double(), state["scale"].double()

@@ -20,10 +20,10 @@ from .activity import Activity, as_bytes, record
 from .banks import FeatureBank, seen
 from .ensembles import INITIAL, Ensemble, Stage
 from .fisher.estimate import ESTIMATORS, estimate
-from .networks import READOUTS, Network
+from .networks import READOUTS, Network, choose_device
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
-from .training import choose_device, train
+from .training import train
 
 _MODULES = (
     "angles", "derivative", "stimulus", "networks", "losses", "training", "activity", "fisher.covariance",

@@ -30,6 +30,13 @@ def generator(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int(digest(list(key))[:15], 16))
 
 
+def choose_device(device: str = "auto") -> str:
+    """Return ``"cuda"`` or ``"cpu"`` for ``"auto"``, and any other device's name as it is."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(torch.device(device))
+
+
 @dataclass(frozen=True)
 class Nonlinearity:
     """A pointwise nonlinearity; `smooth` says whether its derivative is continuous."""

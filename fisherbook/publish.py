@@ -396,7 +396,7 @@ def _told(used: Mapping[str, Any]) -> dict[str, Any]:
 def _sign(files: Iterable[Path], used: Mapping[str, Any], seconds: float) -> None:
     """Have the datasets that a notebook has just made say what made them."""
     from fisherbook.faces import load_faces
-    from fisherbook.training import choose_device
+    from fisherbook.networks import choose_device
 
     data = {"source": used.get("source", "orl")}
     if data["source"] == "orl":  # others may be too many to be read once more for this

@@ -24,7 +24,7 @@ from . import backbones, banks, checks
 from .banks import FeatureBank
 from .ensembles import INITIAL, Ensemble, Stage
 from .losses import LIKELIHOOD, LOSSES
-from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, READOUTS, Network, Parameters, generator
+from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, READOUTS, Network, Parameters, choose_device, generator
 from .stimulus import Stimulus
 from .store import Store, default_store, digest, source_digest
 
@@ -119,13 +119,6 @@ def train(
     for sentence in failures.values():
         warnings.warn(sentence, RuntimeWarning, stacklevel=2)
     return Ensemble(network, stages, replicate, seed, stimulus.digest, keys, weights, training_loss, failures)
-
-
-def choose_device(device: str = "auto") -> str:
-    """Return ``"cuda"`` or ``"cpu"`` for ``"auto"``, and any other device's name as it is."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return str(torch.device(device))
 
 
 @dataclass(frozen=True)
