@@ -182,6 +182,13 @@ def mosaic(images: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> h
     )  # fmt: skip
 
 
+def interval(low: float, mean: float, high: float, row: str, shade: str) -> list[hv.Element]:
+    """Draw an estimate as a dot on its interval, in one row of a picture whose rows have names."""
+    bar = hv.Segments([(low, row, high, row)], ["low", "row", "high", "end"])
+    dot = hv.Scatter([(mean, row)], "mean", "row")
+    return [bar.opts(color=shade, line_width=2.5), dot.opts(color=shade, size=9)]
+
+
 def estimates(table: pd.DataFrame) -> hv.Layout:
     """Draw each claim's estimates with their intervals, one below the other, and the thresholds that decide.
 
@@ -194,10 +201,7 @@ def estimates(table: pd.DataFrame) -> hv.Layout:
     def draw(claim: str, rows: pd.DataFrame) -> hv.Overlay:
         lines = [hv.VLine(t).opts(color=_TEXT, line_width=1, line_dash="dashed") for t in rows.thresholds.iloc[0]]
         for row in rows.itertuples():
-            shade = VERDICTS[row.verdict]
-            interval = hv.Segments([(row.low, row.run, row.high, row.run)], ["low", "run", "high", "end"])
-            lines.append(interval.opts(color=shade, line_width=2.5))
-            lines.append(hv.Scatter([(row.estimate, row.run)], "estimate", "run").opts(color=shade, size=9))
+            lines += interval(row.low, row.estimate, row.high, row.run, VERDICTS[row.verdict])
         height = 90 + 26 * len(rows)
         size = {"responsive": True, "min_height": height, "height": height, "max_width": 690}
         return hv.Overlay(lines).opts(title=claim, xlabel="estimate", ylabel="", **size)

@@ -451,7 +451,8 @@ def many(size: Size) -> list[Row]:
             "fine-tuned": fb.Network("resnet18", weights="random", backbone="finetuned"),
         }.items():
             if network is None:  # one piece of a bank, of which there are as many as the faces need
-                bank = fb.FeatureBank(stimulus, fb.Network("resnet18", weights="random", bank=4), store=store)
+                network = fb.Network("resnet18", weights="random", bank=4)
+                bank = fb.FeatureBank(stimulus, network, device="cpu", store=store)
                 bank._each = size.of(500, 4)
                 taken[name] = seconds(lambda bank=bank: bank._build(0, [""]))
                 continue
@@ -495,7 +496,7 @@ def workers(size: Size) -> list[Row]:
 # ---- the report --------------------------------------------------------------------------------------------
 
 PARTS = {f.__name__: f for f in (machine, tangent, training, matrices, estimators, resnet, probes, many, workers)}
-ON_DEVICE = {"machine", "training", "resnet", "probes"}  # the others always measure the processor
+ON_DEVICE = ("machine", "training", "resnet", "probes")  # the others measure the processor alone
 MEMORY = {"matrices": "< 4", "many": "< 6"}  # GiB
 
 
@@ -503,7 +504,7 @@ def part(name: str, size: Size, threads: int) -> list[Row]:
     """Run one part, in a process of its own, and add that process's peak memory."""
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # few faces and people: only the time matters here
-    rows = PARTS[name](size if name in ON_DEVICE else replace(size, device="cpu"))
+    rows = PARTS[name](size)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
     return [*rows, Row(name, "peak memory", peak / 2**30, "GiB", MEMORY.get(name, ""))]
 
@@ -538,16 +539,17 @@ def publish_rows(file: Path, rows: list[Row], machine: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join(PARTS), help=f"parts, of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--only", help=f"parts, of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the numbers to those of this file as well")
-    parser.add_argument("--device", default="cpu", help=f"for {', '.join(sorted(ON_DEVICE))}; default: %(default)s")
+    parser.add_argument("--device", default="cpu", help=f"other than the cpu for {', '.join(ON_DEVICE)} alone")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each comparison (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     options = parser.parse_args()
-    names = options.only.split(",")
-    if unknown := set(names) - set(PARTS):
-        parser.error(f"--only takes {', '.join(PARTS)}, not {', '.join(sorted(unknown))}")
+    allowed = PARTS if options.device == "cpu" else ON_DEVICE
+    names = options.only.split(",") if options.only else list(allowed)
+    if unknown := set(names) - set(allowed):
+        parser.error(f"--only takes {', '.join(allowed)}, not {', '.join(sorted(unknown))}")
     rows = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
