@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from bokeh.models import FixedTicker
 from bokeh.themes import Theme
-from scipy import stats
+from scipy.special import stdtrit
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the same name has the same colour on every page.
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _BLACK, _GREY = (
@@ -127,7 +127,7 @@ def replicates(
     drawn = [curve(*apart).opts(line_width=0.7, alpha=0.35)] if thin else []
     drawn.append(curve(x, mean, label=label).opts(line_width=2.5, line_dash=dash))
     if band and count > 1:
-        half = stats.t.ppf(0.975, count - 1) * rows.std(0, ddof=1) / np.sqrt(count)
+        half = stdtrit(count - 1, 0.975) * rows.std(0, ddof=1) / np.sqrt(count)
         edges = (_single(np.maximum(mean + side, low)) for side in (-half, half))
         drawn.insert(0, hv.Area((x, *edges), horizontal, [dimension, "high"]).opts(color=shade))
     return hv.Overlay(drawn)
@@ -227,6 +227,7 @@ def show(plot: Any, caption: str, data: xr.Dataset | xr.DataArray | pd.DataFrame
     frame = data if isinstance(data, pd.DataFrame) else data.to_dataframe().reset_index()
     table = frame.to_csv(index=False, float_format="%.6g").encode()
     link = f"data:text/csv;base64,{base64.b64encode(table).decode()}"
+    plot.traverse(_apart, [hv.Overlay])
     display(plot)
     display(
         HTML(
@@ -234,6 +235,12 @@ def show(plot: Any, caption: str, data: xr.Dataset | xr.DataArray | pd.DataFrame
             f'<a download="{name}.csv" href="{link}">Data of this figure (CSV)</a></p>'
         )
     )
+
+
+def _apart(overlay: hv.Overlay) -> None:
+    """Have what asks for axes of its own ask that of its curves too: else HoloViews looks at all for each, slowly."""
+    if hv.Store.lookup_options("bokeh", overlay, "norm").kwargs.get("framewise"):
+        overlay.traverse(lambda element: element.opts(framewise=True), [hv.Element])
 
 
 def _single(values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from fisherbook import checks
 
@@ -104,7 +104,7 @@ class Estimate:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the two-sided interval (low, high) of a level between 0 and 1."""
-        half = stats.t.ppf((1 + level) / 2, self.dof) * self.standard_error
+        half = stdtrit(self.dof, (1 + level) / 2) * self.standard_error
         return float(self.value - half), float(self.value + half)
 
 
@@ -323,7 +323,7 @@ def _p_value(claim: Claim, estimate: Estimate) -> float:
     if _too_few(estimate) or distance == 0:
         return 1.0
     errors = distance / estimate.standard_error if estimate.standard_error else math.inf
-    return float(2 * stats.t.sf(errors, estimate.dof))
+    return float(2 * stdtr(estimate.dof, -errors))
 
 
 def _too_few(estimate: Estimate) -> str:
