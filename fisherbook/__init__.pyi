@@ -1,17 +1,20 @@
 from . import curves, distances, figures, findings, gain, theory
 from .activity import Activity, record
-from .adaptation import SCHEMES, Networks, adapt
+from .adaptation import adapt
 from .angles import Density, grid, tabulated, uniform, von_mises
 from .banks import FeatureBank
+from .checks import FewFaces
 from .ensembles import Ensemble, Stage
 from .experiment import measure, measure_increments, sweep
 from .faces import Faces, load_faces
+from .finetuning import Networks
 from .fisher import calibration, intervals, sampling
 from .fisher.calibration import plan_faces
-from .fisher.estimate import ESTIMATORS, FewFaces, estimate
+from .fisher.estimate import ESTIMATORS, estimate
 from .losses import LOSSES
 from .networks import NONLINEARITIES, READOUTS, Network
 from .results import keep, open_results
+from .schemes import SCHEMES
 from .stimulus import ROTATIONS, Stimulus
 from .training import train
 

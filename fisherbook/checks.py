@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 
+class FewFaces(UserWarning):
+    """Faces, or people, are too few for a trustworthy estimate or error."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """The hint ``"; did you mean 'x'?"`` for a misspelt name, or nothing when no name is near."""
     near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)

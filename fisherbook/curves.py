@@ -4,18 +4,20 @@ Curves are periodic; no function here knows an edge at ±π.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares, nnls
 from scipy.special import ive
-from torch import Tensor
 
 from . import angles as circle
-from .activity import Activity
-from .fisher.kernels import direct, plugin_information, tangent
+
+if TYPE_CHECKING:  # takes seconds to import, and only who has an activity needs it
+    from torch import Tensor
+
+    from .activity import Activity
 
 _BIAS_ANGLES = 32  # on which the bias of the logarithm is measured
 _BINS = 1024  # of the circle, when a density is smoothed
@@ -48,7 +50,7 @@ def density_of(samples: ArrayLike, angles: ArrayLike, concentration: float = 100
 
 
 def log_fisher(
-    activity: Activity, parts: Mapping[str, ArrayLike] | None = None, delta: float | None = None, bias: bool = True
+    activity: "Activity", parts: Mapping[str, ArrayLike] | None = None, delta: float | None = None, bias: bool = True
 ) -> xr.Dataset:
     """Return φ = ½ log F(θ), natural logarithm of the square root of Fisher information in rad⁻¹.
 
@@ -82,19 +84,25 @@ def log_fisher(
     return found.assign(log_fisher_bias=(("part", "replicate"), [_bias(few.subset(p)) for p in parts.values()]))
 
 
-def _parts(activity: Activity, parts: Mapping[str, ArrayLike] | None) -> dict[str, NDArray]:
+def _parts(activity: "Activity", parts: Mapping[str, ArrayLike] | None) -> dict[str, NDArray]:
     everybody = {"all": np.arange(activity.face.shape[1])}
     return {name: np.asarray(chosen) for name, chosen in (parts or everybody).items()}
 
 
-def _logarithm(activity: Activity, parts: Mapping[str, NDArray], delta: float | None) -> xr.DataArray:
+def _logarithm(activity: "Activity", parts: Mapping[str, NDArray], delta: float | None) -> xr.DataArray:
+    import torch
+
     chunks = [torch.stack([plugin(p) for p in parts.values()]).cpu() for plugin in _plugins(activity, delta)]
     coords = {"part": list(parts), "replicate": activity.replicate, "angle": activity.angles}
     return xr.DataArray(0.5 * torch.cat(chunks, -1).log().numpy(), coords)
 
 
-def _plugins(activity: Activity, delta: float | None) -> Iterator[Callable[[NDArray], Tensor]]:
+def _plugins(activity: "Activity", delta: float | None) -> Iterator[Callable[[NDArray], "Tensor"]]:
     """Yield, chunk by chunk, what returns the plug-in (replicate, angle) of a set of faces."""
+    import torch
+
+    from .fisher.kernels import direct, plugin_information
+
     if delta is None:
         for _, responses, slopes in activity.chunks():
             yield lambda p, r=responses, d=slopes: plugin_information(r[:, :, p], d[:, :, p])
@@ -105,7 +113,9 @@ def _plugins(activity: Activity, delta: float | None) -> Iterator[Callable[[NDAr
             yield lambda p, both=pair: direct(both[..., p, :], delta).plugin
 
 
-def _bias(activity: Activity) -> NDArray[np.float64]:
+def _bias(activity: "Activity") -> NDArray[np.float64]:
+    from .fisher.kernels import tangent
+
     responses, slopes = activity.whole()
     bias = []
     for r, (response, slope) in enumerate(zip(responses, slopes, strict=True)):
@@ -119,7 +129,7 @@ def _bias(activity: Activity) -> NDArray[np.float64]:
 
 
 def increments(
-    activity: Activity,
+    activity: "Activity",
     lags: Sequence[float],
     parts: Mapping[str, ArrayLike] | None = None,
     delta: float | None = None,

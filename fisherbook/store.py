@@ -133,8 +133,14 @@ def source_digest(*modules: str, package: Path = _PACKAGE) -> str:
     ValueError names the nearest where there is none. The source is read once per process.
     """
     sources = _sources(package)
-    texts = {name: sources[checks.one_of("modules", name, sources)] for name in sorted(modules)}
-    return digest([[name, _tree(ast.parse(text))] for name, text in texts.items()])
+    written = (_written(name, sources[checks.one_of("modules", name, sources)]) for name in sorted(modules))
+    return hashlib.sha256(f"[{','.join(written)}]".encode()).hexdigest()
+
+
+@functools.cache
+def _written(name: str, text: str) -> str:
+    """A module's name and its syntax tree as JSON."""
+    return json.dumps([name, _tree(ast.parse(text))], separators=(",", ":"))
 
 
 def _tree(node: Any) -> Any:

@@ -1,23 +1,17 @@
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 import fisherbook as fb
 from fisherbook import adaptation as ad
-from fisherbook.store import Store
+from fisherbook import schemes
 
 ANGLES = 64
 AT = fb.grid(ANGLES)
 GAIN = (0.4, 0.3, 0.25, 0.2)
-FIXED = ad.normalised(0.3 * np.cos(AT + 1) + 0.2 * np.sin(2 * AT))[0]
+FIXED = schemes.normalised(0.3 * np.cos(AT + 1) + 0.2 * np.sin(2 * AT))[0]
 KNOWN = {
     "plain": {}, "smoothed": {}, "damped": {}, "robbins_monro": {}, "fourier": {"scales": 4}, "von_mises_mixture": {},
     "mean_reverting": {"reversion": 0.3}, "anderson": {}, "newton": {"gain": GAIN, "power": 0.5},
@@ -33,14 +27,14 @@ def uniform_starts(chains):
 
 
 def power(log_density, k):
-    return (np.abs(ad.coefficients(log_density)[..., k]) ** 2).mean(-1)
+    return (np.abs(schemes.coefficients(log_density)[..., k]) ** 2).mean(-1)
 
 
 def test_coefficients_are_those_of_the_fourier_series():
     curve = 0.7 * np.cos(3 * AT) - 0.2 * np.sin(AT) + 5
-    c = ad.coefficients(curve)
+    c = schemes.coefficients(curve)
     assert np.allclose(c[[0, 1, 3]], [5, 0.2j, 0.7]) and np.allclose(np.delete(c, [0, 1, 3]), 0)
-    assert np.allclose(ad.band(curve, 2), -0.2 * np.sin(AT))
+    assert np.allclose(schemes.band(curve, 2), -0.2 * np.sin(AT))
 
 
 def test_all_schemes_are_there_and_tested():
@@ -50,7 +44,7 @@ def test_all_schemes_are_there_and_tested():
 @pytest.mark.parametrize("scheme", KNOWN)
 def test_a_scheme_finds_the_fixed_point(scheme):
     measure = linear(fixed_point=tuple(FIXED))
-    found = fb.adapt(measure, scheme, ad.multisines(3, ANGLES, scales=4), 80, **KNOWN[scheme])
+    found = fb.adapt(measure, scheme, schemes.multisines(3, ANGLES, scales=4), 80, **KNOWN[scheme])
     tolerance = 0.06 if scheme == "von_mises_mixture" else 0.01
     far = np.abs(found.log_density[0] - FIXED).max()
     assert np.abs(found.solution[-1] - FIXED).max() < tolerance < 0.1 * far
@@ -58,9 +52,9 @@ def test_a_scheme_finds_the_fixed_point(scheme):
 
 def test_a_constraint_apart_from_the_density_has_its_fixed_point_at_its_logarithm_over_the_gain():
     log_s = 0.05 * np.cos(2 * AT + 1)
-    starts = ad.multisines(3, ANGLES, scales=4)
+    starts = schemes.multisines(3, ANGLES, scales=4)
     found = fb.adapt(lambda densities: linear()(densities) - log_s, "newton", starts, 80, **KNOWN["newton"])
-    assert np.abs(found.solution[-1] - ad.normalised(log_s / GAIN[1])[0]).max() < 0.01
+    assert np.abs(found.solution[-1] - schemes.normalised(log_s / GAIN[1])[0]).max() < 0.01
 
 
 def test_pixels_of_gratings_hold_information_as_the_strength_of_their_noise_says():
@@ -105,7 +99,7 @@ def test_plain_is_a_random_walk_where_there_is_no_gain():
 
 def test_robbins_monro_with_the_inverse_gain_converges_as_a_mean_does():
     noise, chains, steps, gain = 1e-3, 400, 20, GAIN[0]
-    found = fb.adapt(linear(noise, GAIN[:1]), "robbins_monro", ad.multisines(chains, ANGLES, scales=1), steps,
+    found = fb.adapt(linear(noise, GAIN[:1]), "robbins_monro", schemes.multisines(chains, ANGLES, scales=1), steps,
                      rate=1 / gain, power=1.0)  # fmt: skip
     predicted = noise / 4 / gain**2 / np.arange(1, steps + 1)
     assert np.allclose(power(found.log_density[1:], 1) / predicted, 1, atol=5 / chains**0.5)
@@ -113,7 +107,9 @@ def test_robbins_monro_with_the_inverse_gain_converges_as_a_mean_does():
 
 def test_newton_averages_and_draws_unresolved_scales_back():
     noise, chains, steps = 1e-3, 400, 16
-    found = fb.adapt(linear(noise, (0.3, -0.1)), "newton", ad.multisines(chains, ANGLES, 0.3, 2), steps, gain=(0.3,))
+    found = fb.adapt(
+        linear(noise, (0.3, -0.1)), "newton", schemes.multisines(chains, ANGLES, 0.3, 2), steps, gain=(0.3,)
+    )
     best = noise / 4 / 0.3**2 / steps  # of any average of as many curves
     assert 0.8 * best < power(found.solution[-1], 1) < 1.6 * best
     assert power(found.solution[-1], 1) < power(found.log_density[-1], 1)
@@ -131,7 +127,7 @@ def test_densities_stay_positive_and_normalised_whatever_the_noise():
 
 def test_spikes_and_holes_are_named():
     spike, hole = 4 * np.exp(-((AT / 0.1) ** 2)), -4 * np.exp(-((AT / 0.1) ** 2))
-    named = ad.degenerate(ad.normalised(np.stack([spike, hole, 0 * AT]))[0])
+    named = schemes.degenerate(schemes.normalised(np.stack([spike, hole, 0 * AT]))[0])
     assert named.tolist() == ["spike", "hole", "none"]
 
 
@@ -152,7 +148,7 @@ def test_a_lost_replicate_is_left_out_and_a_lost_chain_named():
 
 def judged(scheme, monkeypatch=None, **options):
     """The three criteria for a scheme, from an informed start and a noise such as real networks have."""
-    starts, noise, steps = ad.multisines(6, ANGLES), 3e-3, 12
+    starts, noise, steps = schemes.multisines(6, ANGLES), 3e-3, 12
     target = np.exp(0.1 * np.cos(2 * AT + 0.5))
     runs = [
         fb.adapt(linear(noise, fixed_point=tuple(FIXED)), scheme, starts, steps, target=t, **options)
@@ -175,12 +171,12 @@ def test_the_criteria_pass_newton():
 
 
 def test_a_scheme_that_returns_its_start_fails_all_criteria(monkeypatch):
-    monkeypatch.setitem(ad.SCHEMES, "stay", lambda density, curve, error, state: (density, state))
+    monkeypatch.setitem(schemes.SCHEMES, "stay", lambda density, curve, error, state: (density, state))
     assert judged("stay") == (False, False, False)
 
 
 def test_a_scheme_that_shrinks_to_its_prior_meets_but_is_not_at_the_fixed_point(monkeypatch):
-    monkeypatch.setitem(ad.SCHEMES, "shrink", lambda density, curve, error, state: (0.5 * density, state))
+    monkeypatch.setitem(schemes.SCHEMES, "shrink", lambda density, curve, error, state: (0.5 * density, state))
     fresh, met, moved = judged("shrink")
     assert met and not fresh and not moved
 
@@ -194,94 +190,7 @@ def test_the_fresh_check_has_no_bias_from_noise():
 
 
 def test_meeting_compares_schemes():
-    starts = ad.multisines(6, ANGLES)
+    starts = schemes.multisines(6, ANGLES)
     slow, fast = (fb.adapt(linear(), "damped", starts, 5, rate=rate) for rate in (0.1, 1.0))
     wider = ad.meeting(fast, None, slow)
     assert wider.interval()[0] > np.log(2) and wider.of == "chains"
-
-
-# Networks
-
-
-STIMULUS = {"source": "orl", "size": 16, "folds": 2, "limit": 100}
-SCRIPT = """
-import sys, torch, fisherbook as fb
-torch.set_num_threads(1)
-from fisherbook import adaptation as ad
-from test_adaptation import networks, STIMULUS
-from fisherbook.store import Store
-from pathlib import Path
-fb.adapt(networks(Store(Path(sys.argv[1]))), "plain", ad.multisines(2, 32), 30, store=Store(Path(sys.argv[1])))
-"""
-
-
-def networks(store, **options):
-    pretraining, finetuning = (fb.Stage(n, fb.uniform(), steps=s, batch=8) for n, s in (("uniform", 60), ("tuned", 20)))
-    stimulus = fb.Stimulus(fb.load_faces(**STIMULUS))
-    options = {"replicates": 2, "angles": 32} | options
-    return fb.Networks(stimulus, fb.Network(hidden=(12, 6)), pretraining, finetuning, store=store, **options)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
-
-
-def counted(monkeypatch):
-    calls, original = [], fb.Networks.__call__
-    monkeypatch.setattr(fb.Networks, "__call__", lambda self, d: calls.append(len(d)) or original(self, d))
-    return calls
-
-
-def test_a_chain_goes_on_where_it_ended_and_shares_its_beginning(store, monkeypatch):
-    calls, starts = counted(monkeypatch), ad.multisines(2, 32)
-    short = fb.adapt(networks(store), "plain", starts, 2, store=store)
-    whole = fb.adapt(networks(store), "plain", starts, 3, store=store)
-    fb.adapt(networks(store), "damped", starts, 1, store=store)
-    assert calls == [1, 2, 3]
-    assert np.array_equal(short.log_density, whole.log_density[:3])
-    xr.testing.assert_identical(whole, fb.adapt(networks(store), "plain", starts, 3, store=store))
-
-
-def test_a_chain_does_not_see_the_others(store, tmp_path):
-    starts = ad.multisines(3, 32)
-    three = networks(store)(starts[None])
-    one = networks(Store(tmp_path / "b"))(starts[None, :1])
-    assert np.abs(three[:1] - one).max() < 1e-3 < np.abs(three[1:] - one).max()
-
-
-@pytest.mark.parametrize("options", [
-    {"pretrained": "redrawn"}, {"pretrained": "redrawn", "pool": 2}, {"warm": True},
-])  # fmt: skip
-def test_variants_run_and_differ(store, options):
-    densities = np.stack([ad.multisines(2, 32)] * 2)
-    ours, plain = networks(store, **options), networks(store)
-    assert ours.key != plain.key and np.isfinite(ours(densities)).all()
-    assert np.abs(ours(densities) - plain(densities)).max() > 1e-3
-
-
-def test_chains_with_a_pretrained_network_of_their_own_need_one_fold(store):
-    with pytest.raises(ValueError, match="folds"):
-        networks(store, pretrained="chain")
-
-
-@pytest.mark.filterwarnings("ignore:.*counts as absent")  # what was half-written when it was killed
-def test_a_killed_run_resumes_with_nothing_recomputed_but_the_piece_in_flight(tmp_path, monkeypatch):
-    sealed = "adaptation/[!.]*.sidecar"  # not those half-written, which begin with a dot
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-    with subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=env, stderr=subprocess.DEVNULL) as process:
-        began = time.monotonic()
-        while len(list(tmp_path.glob(sealed))) < 2 and time.monotonic() - began < 300:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    done = len(list(tmp_path.glob(sealed)))
-    calls = counted(monkeypatch)
-    store = Store(tmp_path)
-    resumed = fb.adapt(networks(store), "plain", ad.multisines(2, 32), done + 2, store=store)
-    assert 2 <= done < 30 and calls == [done + 1, done + 2]
-    again = fb.adapt(networks(store), "plain", ad.multisines(2, 32), done + 2, store=store)
-    xr.testing.assert_identical(again, resumed)
-    # Another process may add up in another order, and training makes much of the last digit: not to the last digit.
-    clean = Store(tmp_path / "clean")
-    uninterrupted = fb.adapt(networks(clean), "plain", ad.multisines(2, 32), done + 2, store=clean)
-    xr.testing.assert_allclose(resumed, uninterrupted, atol=1e-3)

@@ -44,7 +44,9 @@ ROWS = [
     "findings",
     "experiment",
     "gain",
+    "schemes",
     "adaptation",
+    "finetuning",
     "figures",
     "publish",
     "reports",
@@ -132,7 +134,7 @@ def test_what_computes_never_sees_a_picture(name):
 
 def test_a_figure_never_computes():
     assert "torch" not in outsiders("figures")
-    assert not {"experiment", "adaptation", "training", "networks"} & siblings("figures")
+    assert not {"experiment", "adaptation", "finetuning", "training", "networks"} & siblings("figures")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -142,8 +144,18 @@ def test_nothing_is_ever_unpickled(name):
 
 def test_every_public_name_is_there_and_imported_only_when_it_is_asked_for():
     assert all(hasattr(fisherbook, name) for name in fisherbook.__all__)
-    look = "import sys, fisherbook.cli; print({'torch', 'holoviews', 'sklearn'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert imported("import fisherbook.cli", {"torch", "holoviews", "sklearn"}) == "set()"
+
+
+def test_who_only_looks_at_results_needs_no_torch():
+    looking = "adapt", "curves", "distances", "figures", "findings", "gain", "grid", "keep", "open_results", "theory"
+    assert imported(f"from fisherbook import {', '.join(looking)}", {"torch", "sklearn"}) == "set()"
+
+
+def imported(code, names):
+    """Which of these names code imports in a process of its own."""
+    look = f"import sys\n{code}\nprint({names} & {{*sys.modules}})"
+    return subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_the_package_stays_thin():

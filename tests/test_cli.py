@@ -19,16 +19,11 @@ def test_list_prints_notebooks_and_parameters(root, capsys):
     assert "kappa=0.5" in capsys.readouterr().out
 
 
-def test_run_prints_where_the_new_page_is(root, capsys):
-    assert cli.main(["run", "first", "-p", "replicates=3", "-p", "kappa=1e-2"]) == 0
+def test_run_prints_where_the_new_page_is_and_overrides_a_profile(root, capsys):
+    settings = ["-p", "replicates=3", "-p", "source=my faces"]
+    assert cli.main(["run", "first", *settings, "--profile", "published"]) == 0
     (page,) = (Path(line) for line in capsys.readouterr().out.splitlines() if line.endswith(".html"))
-    assert "0.03 orl False" in page.read_text()
-
-
-def test_run_takes_a_profile_and_overrides_it(root, capsys):
-    assert cli.main(["run", "first", "-p", "replicates=2", "--profile", "published"]) == 0
-    (page,) = (Path(line) for line in capsys.readouterr().out.splitlines() if line.endswith(".html"))
-    assert "0.002 orl False" in page.read_text()
+    assert "0.003 my faces False" in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .. import checks, results
+from ..checks import FewFaces
 from . import circular, classifiers, kernels
 from .arrays import Activity, recorded
 from .covariance import least_faces
@@ -126,10 +127,6 @@ ESTIMATORS: dict[str, Estimator] = {
         "pair", "full", _PAIRS, "below", _folds_need,
     ),
 }  # fmt: skip
-
-
-class FewFaces(UserWarning):
-    """Faces, or people, are too few for a trustworthy estimate or error."""
 
 
 def estimate(
