@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fisherbook import publish, reports
+from fisherbook import profiles, publish, reports
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,9 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fisherbook", description="Rerun the book, or one of its notebooks.")
     actions = parser.add_subparsers(required=True, metavar="list | run | sweep | compare | build | publish | verify")
     profile = argparse.ArgumentParser(add_help=False)
-    profile.add_argument("--profile", default="quick", help=f"{', '.join(publish.PROFILES)} (default: quick)")
+    profile.add_argument("--profile", default="quick", help=f"{', '.join(profiles.PROFILES)} (default: quick)")
     listing = actions.add_parser("list", help="name the notebooks and their parameters")
-    listing.set_defaults(action=lambda _: publish.describe())
+    listing.set_defaults(action=lambda _: profiles.describe())
     run = actions.add_parser("run", parents=[profile], help="execute one notebook, on a page of its own")
     run.add_argument("notebook", help="its name, such as roughness")
     run.add_argument("-p", dest="settings", action="append", default=[], metavar="name=value")

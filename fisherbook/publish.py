@@ -1,4 +1,4 @@
-"""From notebooks to a site: parameters and profiles, execution, and the book built from the executed copies.
+"""From notebooks to a site: execution, and the book built from the executed copies.
 
 The notebooks in ``book/`` are sources and are never written to. A build executes those that have changed into
 ``_build/executed/<profile>/``, makes ``_build/book/<profile>/``, a copy of the book with the executed
@@ -28,20 +28,15 @@ from typing import Any
 
 import nbformat
 import psutil
-import yaml
 from tqdm import tqdm
 
 from fisherbook import checks, results, store
+from fisherbook.profiles import Values, choose, find_root, parameters, profile_values, read, read_yaml
 
-PROFILES = ("quick", "published", "prior")
 OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
-_SHOWING = {"figures", "publish", "reports", "cli"}  # modules that make no number
+_SHOWING = {"figures", "profiles", "publish", "reports", "cli"}  # modules that make no number
 LAST = "colophon"  # shows the records of the others, so it is executed after them
 _KERNEL_MEMORY = 2 << 30  # bytes to allow for each of the notebooks that run side by side
-Values = Mapping[str, Mapping[str, Any]]  # notebook -> parameter -> value
-
-_TRUTH = {"true": True, "false": False}
-_KINDS = {"int": int, "float": float, "str": str, "bool": lambda text: _TRUTH[text.lower()]}
 
 
 @dataclass(frozen=True)
@@ -69,74 +64,6 @@ class Outcome:
     profile: str
     parameters: dict[str, Any]
     findings: list[dict[str, Any]]
-
-
-def find_root(start: Path | str = ".") -> Path:
-    """Return the nearest folder, `start` or above it, that holds a book, else this package's checkout."""
-    start = Path(start).resolve()
-    for folder in (start, *start.parents, store.checkout()):
-        if folder and (folder / "_config.yml").is_file() and (folder / "book" / "_toc.yml").is_file():
-            return folder
-    raise FileNotFoundError(f"there is no book (_config.yml and book/_toc.yml) in {start} or above it")
-
-
-def notebooks(book: Path) -> dict[str, Path]:
-    """Return a book's notebooks by name, without suffix, in the order of its table of contents."""
-    from sphinx_external_toc.parsing import parse_toc_yaml
-
-    paths = {page: book / f"{page}.ipynb" for page in parse_toc_yaml(book / "_toc.yml")}
-    return {page: path for page, path in paths.items() if path.is_file()}
-
-
-def parameters(notebook: Path) -> dict[str, dict[str, Any]]:
-    """Return type, default and comment of each parameter that a notebook declares.
-
-    They are lines ``name: type = default  # comment`` of the cell tagged ``parameters``; a type other than
-    int, float, str and bool, or a default that is not of its type, raises a ValueError.
-    """
-    import papermill
-
-    declared = {}
-    for name, found in papermill.inspect_notebook(notebook).items():
-        kind = checks.one_of(f"the type of {name} in {notebook.name}", found["inferred_type_name"], _KINDS)
-        default = _parse(name, kind, ast.literal_eval(found["default"]))
-        declared[name] = {"type": kind, "default": default, "comment": found["help"]}
-    return declared
-
-
-def choose(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values for some of a notebook's parameters, names checked and values parsed by declared type."""
-    declared = parameters(notebook)
-    for name in values:
-        checks.one_of(f"a parameter of {notebook.stem}", name, declared)
-    return {name: _parse(name, declared[name]["type"], value) for name, value in values.items()}
-
-
-def _parse(name: str, kind: str, value: Any) -> Any:
-    try:
-        return _KINDS[kind](str(value))
-    except (KeyError, ValueError):
-        raise ValueError(f"{name} must be of type {kind}, not {value!r}") from None
-
-
-def profile_values(book: Path, profile: str) -> Values:
-    """Return what a profile overrides in each notebook; ``"quick"`` is the notebooks' own parameters."""
-    path = book / "profiles" / f"{checks.one_of('profile', profile, PROFILES)}.yml"
-    given, paths = {} if profile == "quick" else _yaml(path), notebooks(book)
-    for name in given:
-        checks.one_of(f"a notebook in {path.name}", name, paths)
-    return {name: choose(notebook, given.get(name) or {}) for name, notebook in paths.items()}
-
-
-def describe(root: Path | None = None) -> str:
-    """Return a listing of the book's notebooks with their titles and parameters."""
-    lines = []
-    for name, path in notebooks((root or find_root()) / "book").items():
-        title = re.search(r"^# +(.+)$", "\n".join(cell.source for cell in _read(path).cells), re.MULTILINE)
-        lines.append(f"{name}: {title[1] if title else 'untitled'}")
-        for parameter, is_ in parameters(path).items():
-            lines.append(f"    {parameter + '=' + str(is_['default']):<28} {is_['comment']}")
-    return "\n".join(lines)
 
 
 def build(profile: str = "quick", root: Path | None = None, fresh: bool = False) -> Path:
@@ -273,7 +200,7 @@ def _execute(
 
     What a notebook keeps is taken from the folder `published`, unless it is to be `fresh`, and left there.
     """
-    book, budgets = root / "book", _yaml(root / "book" / "budgets.yml")
+    book, budgets = root / "book", read_yaml(root / "book" / "budgets.yml")
     state = [_state(root), [asdict(run) for run in after], fresh]
 
     def key(name: str) -> str:
@@ -308,7 +235,7 @@ def _execute(
     runs = {name: run for name in values if (run := _known(executed, name, key(name)))}
     # The longest first, so that none is left to run alone at the end.
     pending = sorted(values.keys() - runs.keys(), key=lambda name: (-budgets.get(name, 0), name))
-    cells = sum(cell.cell_type == "code" for n in pending for cell in _read(book / f"{n}.ipynb").cells)
+    cells = sum(cell.cell_type == "code" for n in pending for cell in read(book / f"{n}.ipynb").cells)
     others = set(psutil.Process().children())
     with (
         tqdm(total=cells, desc=profile, unit="cell", disable=None if pending else True) as bar,
@@ -415,7 +342,7 @@ def _tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None
 
     At its end the page offers the datasets in the folder `kept`.
     """
-    notebook = _read(path)
+    notebook = read(path)
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         for clock in ("papermill", "execution"):
@@ -435,7 +362,7 @@ def _tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None
 
 def _findings(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows that `findings.glue_findings` left in an executed notebook, and their page."""
-    for output in (output for cell in _read(path).cells for output in cell.get("outputs", [])):
+    for output in (output for cell in read(path).cells for output in cell.get("outputs", [])):
         if output.get("metadata", {}).get("scrapbook", {}).get("name") == "findings":
             (text,) = output.data.values()  # what is glued is shown as Python would show it: a quoted string
             yield from (row | {"page": path.name} for row in json.loads(ast.literal_eval(text)))
@@ -478,7 +405,7 @@ def _known(executed: Path, name: str, key: str) -> Run | None:
 
 def _key(notebook: Path, values: Mapping[str, Any], state: Any) -> str:
     """Return the digest of all that an executed notebook depends on."""
-    cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in _read(notebook).cells]
+    cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in read(notebook).cells]
     return store.digest([cells, dict(values), state])
 
 
@@ -492,11 +419,3 @@ def _digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 digests of a folder's files, by path below it."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _read(path: Path) -> nbformat.NotebookNode:
-    return nbformat.read(path, as_version=4)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}

@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from scipy import stats
 from tqdm import tqdm
 
-from fisherbook import checks, publish
+from fisherbook import checks, profiles, publish
 from fisherbook.publish import Outcome
 
 _CELL = """from fisherbook import figures, reports
@@ -116,7 +116,7 @@ def verify(names: Sequence[str] = (), profile: str = "published", root: Path | N
         If an estimate differs from the published one by more than chance would have it, once in twenty times for all
         together: the difference over its standard error is Student's, with the lesser degrees of freedom.
     """
-    root = root or publish.find_root()
+    root = root or profiles.find_root()
     pieces = yaml.safe_load((root / "book" / "profiles" / "verify.yml").read_text(encoding="utf-8")) or {}
     pairs, lines = [], []
     chosen = {checks.one_of("notebook", name, pieces): pieces[name] for name in names or pieces}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from fisherbook import publish
+from fisherbook import profiles, publish
 
 ROOT = Path(__file__).parents[1]
 EXPECTED = Path(__file__).parent / "expected"
@@ -53,7 +53,7 @@ def expected(outcome):
 
 def outcomes():
     """Yield the outcome of each notebook with findings, in the book's order: published, or else expected."""
-    for name in publish.notebooks(ROOT / "book"):
+    for name in profiles.notebooks(ROOT / "book"):
         places = (ROOT / "data" / "results" / name / publish.OUTCOME, EXPECTED / f"{name}.json")
         if path := next(filter(Path.is_file, places), None):
             yield json.loads(path.read_text(encoding="utf-8"))

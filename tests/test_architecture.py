@@ -48,6 +48,7 @@ ROWS = [
     "adaptation",
     "finetuning",
     "figures",
+    "profiles",
     "publish",
     "reports",
     "cli",

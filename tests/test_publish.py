@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from small_book import FINDING, PARAMETERS, ROOT, small_book, write_notebook
 
-from fisherbook import publish, results
+from fisherbook import profiles, publish, results
 
 
 @pytest.fixture
@@ -241,22 +241,22 @@ def test_a_parameter_of_another_kind_is_refused(root, declared):
     notebook.cells[1].source = declared
     nbformat.write(notebook, path)
     with pytest.raises(ValueError, match=r"the type of replicates in first\.ipynb must be one of int, float, str"):
-        publish.parameters(path)
+        profiles.parameters(path)
 
 
 def test_list_names_notebooks_titles_and_parameters(tmp_path):
     root = small_book(tmp_path, colophon=True)
-    listing = publish.describe(root).splitlines()
+    listing = profiles.describe(root).splitlines()
     assert listing[0] == "first: Title of first"
     assert listing[1].split() == ["replicates=4", "networks"]
     assert listing[-1] == "colophon: Title of colophon"
 
 
 def test_a_book_is_found_from_any_folder_within_it(root, monkeypatch):
-    assert publish.find_root(root / "book" / "profiles") == root
+    assert profiles.find_root(root / "book" / "profiles") == root
     monkeypatch.setattr(publish.store, "checkout", lambda: None)
     with pytest.raises(FileNotFoundError, match="there is no book"):
-        publish.find_root("/")
+        profiles.find_root("/")
 
 
 def test_a_failed_execution_leaves_no_record_of_an_earlier_one(root, no_site):

@@ -14,7 +14,7 @@ from commit_notebooks import is_checked, ready
 from packaging.requirements import Requirement
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from fisherbook import publish
+from fisherbook import profiles, publish
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -117,15 +117,15 @@ def test_every_notebook_has_a_budget_and_the_reverse():
     assert set(budgets) == {path.stem for path in NOTEBOOKS}
 
 
-@pytest.mark.parametrize("profile", publish.PROFILES)
+@pytest.mark.parametrize("profile", profiles.PROFILES)
 def test_profiles_name_parameters_that_the_notebooks_have(profile):
-    assert set(publish.profile_values(BOOK, profile)) == {path.stem for path in NOTEBOOKS}
+    assert set(profiles.profile_values(BOOK, profile)) == {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "data" / "results").glob("*/")), ids=lambda folder: folder.name)
 def test_published_results_obey_the_schema_and_were_made_with_the_published_parameters(folder):
-    values = publish.profile_values(BOOK, "published")[folder.name]
-    used = {name: is_["default"] for name, is_ in publish.parameters(BOOK / f"{folder.name}.ipynb").items()} | values
+    values = profiles.profile_values(BOOK, "published")[folder.name]
+    used = {name: is_["default"] for name, is_ in profiles.parameters(BOOK / f"{folder.name}.ipynb").items()} | values
     assert publish._made_with(folder, used)  # which reads, and so validates, every dataset
     outcome = publish.outcome(f"published/{folder.name}", ROOT)
     assert publish._not_where(outcome.parameters) == publish._not_where(used)
@@ -179,4 +179,4 @@ def test_parameters_are_typed_commented_scalars(notebook):
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     for line in cell.source.splitlines():
         assert re.fullmatch(r"\w+: (int|float|str|bool) = [^#]+  # \S.*", line), line
-    assert len(publish.parameters(BOOK / f"{notebook.name}.ipynb")) == len(cell.source.splitlines())
+    assert len(profiles.parameters(BOOK / f"{notebook.name}.ipynb")) == len(cell.source.splitlines())

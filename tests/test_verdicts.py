@@ -18,12 +18,12 @@ import nbformat
 import pytest
 from commit_notebooks import EXPECTED, expected, is_checked, outcomes, with_findings
 
-from fisherbook import publish
+from fisherbook import profiles, publish
 from fisherbook.findings import Estimate
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
-FINDING = [name for name, path in publish.notebooks(BOOK).items() if "glue_findings(" in path.read_text()]
+FINDING = [name for name, path in profiles.notebooks(BOOK).items() if "glue_findings(" in path.read_text()]
 # Two machines make other networks of the same seed (`book/conftest.py`), so that by chance 95 % intervals would lie
 # apart for one claim in 250: too often for a book of some fifty. At 99 % it is about one in 5,000.
 LEVEL = 0.99
@@ -92,7 +92,7 @@ def test_intervals_of_the_last_build_overlap_with_the_expected(name):
 @pytest.mark.parametrize("name", FINDING)
 def test_expected_numbers_are_those_of_the_notebook_as_it_is(name):
     known = expected_of(name)
-    declared = {p: is_["default"] for p, is_ in publish.parameters(BOOK / f"{name}.ipynb").items()}
+    declared = {p: is_["default"] for p, is_ in profiles.parameters(BOOK / f"{name}.ipynb").items()}
     assert known["profile"] == "quick"
     assert known["parameters"].items() <= declared.items(), "run `make book` and then `make notebooks`"
     (checked,) = filter(is_checked, nbformat.read(BOOK / f"{name}.ipynb", as_version=4).cells)
