@@ -20,7 +20,7 @@ PAGES = list(parse_toc_yaml(SITE.parents[1] / "book" / "_toc.yml"))
 LOOKS = [(1280, "light"), (390, "dark")]  # px, colour scheme
 DRAWINGS = {"_static/logo.svg", "_images/question.svg", "_static/minus.png"}
 AXE = Path(importlib.util.find_spec("axe_playwright_python").origin).with_name("axe.min.js")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first needs the least
 
 # Panel and Bokeh draw in shadow roots, which a selector does not enter: walk them.
 ELEMENTS = """function* elements(root) {
