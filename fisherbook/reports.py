@@ -4,8 +4,10 @@ How a run differs from the book, two runs laid side by side, a grid of parameter
 """
 
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import numpy as np
 import pandas as pd
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from scipy import stats
+from scipy.special import stdtrit
 from tqdm import tqdm
 
 from fisherbook import checks, profiles, publish
 from fisherbook.publish import Outcome
 
+VERIFIED = "verified.json"  # lies beside published datasets: when they were last verified, and how that went
 _CELL = """from fisherbook import figures, reports
 
 figures.setup()
@@ -97,18 +100,17 @@ def sweep(notebook: str, settings: Sequence[str], profile: str = "quick", root: 
     return _report(f"{notebook}: a sweep", [f"`{label}`" for label in labels], folders, labels, root)
 
 
-def verify(names: Sequence[str] = (), profile: str = "published", root: Path | None = None) -> str:
+def verify(names: Sequence[str] = (), root: Path | None = None) -> str:
     """Compute a small piece of published results again and return how the estimates compare.
 
     Which piece, ``book/profiles/verify.yml`` says, as parameters that replace the published ones. A result whose faces
-    are not at hand is left out, and said to be.
+    are not at hand is left out, and said to be. How it went is kept beside the results, for the colophon.
 
     Parameters
     ----------
     names : sequence of str
         Notebooks; by default all that have such a piece.
-    profile, root
-        As for `publish.build`.
+    root : Path, optional
 
     Raises
     ------
@@ -121,22 +123,27 @@ def verify(names: Sequence[str] = (), profile: str = "published", root: Path | N
     pairs, lines = [], []
     chosen = {checks.one_of("notebook", name, pieces): pieces[name] for name in names or pieces}
     for notebook, values in tqdm(chosen.items(), desc="verify", leave=False):
-        old = publish.outcome(f"{profile}/{notebook}", root)
+        old = publish.outcome(f"published/{notebook}", root)
         if old.parameters.get("source", "orl") == "celeba" and not os.environ.get("FISHERBOOK_CELEBA"):
             lines.append(f"{notebook}: not verified, for FISHERBOOK_CELEBA names no folder with CelebA")
             continue
-        folder = publish.execute(notebook, [f"{n}={v}" for n, v in values.items()], profile, root)
+        folder = publish.execute(notebook, [f"{n}={v}" for n, v in values.items()], "published", root)
         known = {row["sentence"]: row for row in old.findings}
         pairs += [(notebook, row, known[row["sentence"]]) for row in publish.outcome(str(folder), root).findings]
-    apart = 0
+    apart, agreed = 0, {}
     for notebook, new, old in pairs:
         error = np.hypot(new["standard_error"], old["standard_error"])
-        limit = error * stats.t.ppf(1 - 0.025 / len(pairs), min(new["dof"], old["dof"]))
+        limit = error * stdtrit(min(new["dof"], old["dof"]), 1 - 0.025 / len(pairs))
         agrees = not abs(new["value"] - old["value"]) > limit
         apart += not agrees
+        agreed.setdefault(notebook, []).append(agrees)
         lines.append(
-            f"{notebook}: {new['sentence']}: {new['number']} ({profile}: {old['number']})" + " DIFFERS" * (not agrees)
+            f"{notebook}: {new['sentence']}: {new['number']} (published: {old['number']})" + " DIFFERS" * (not agrees)
         )
+    for notebook, each in agreed.items():
+        if (folder := root / "data" / "results" / notebook).is_dir():
+            record = {"date": f"{date.today()}", "estimates": len(each), "agree": sum(each)}
+            (folder / VERIFIED).write_text(json.dumps(record) + "\n")
     if apart:
         raise RuntimeError("\n".join([f"{apart} of {len(pairs)} estimates differ from those published", *lines]))
     return "\n".join(lines)

@@ -74,14 +74,14 @@ def findings_table(found):
     found = [outcome for outcome in found if outcome["findings"]]
     verdicts = Counter(finding["verdict"] for outcome in found for finding in outcome["findings"])
     count = ", ".join(f"{verdicts[v]} {v}" for v in ("reproduced", "not reproduced", "inconclusive") if verdicts[v])
-    profiles = sorted({outcome["profile"] for outcome in found})
+    makers = sorted({outcome["profile"] for outcome in found})
     leads, others = [], []
     for outcome in found:
         page = f"[{title(outcome['notebook'])}](book/{outcome['notebook']}.ipynb)"
-        made = f" ({outcome['profile']})" if len(profiles) > 1 else ""
+        made = f" ({outcome['profile']})" if len(makers) > 1 else ""
         lead, *more = (row(finding, f"{page}{made}: ") for finding in outcome["findings"])
         leads, others = [*leads, lead], [*others, *more]
-    by = " and ".join(f"**{profile}**" for profile in profiles)
+    by = " and ".join(f"**{profile}**" for profile in makers)
     lines = [f"{verdicts.total()} claims, decided with the {by} parameters: {count}. The first of each page:", ""]
     lines += [HEAD, *leads, "", f"<details><summary>The other {len(others)} claims</summary>", ""]
     return "\n".join([*lines, HEAD, *others, "", "</details>", ""])

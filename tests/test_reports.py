@@ -1,6 +1,8 @@
 """Runs laid side by side, on a book of two pages."""
 
+import json
 import re
+from datetime import date
 
 import nbformat
 import pytest
@@ -80,11 +82,15 @@ def test_published_results_are_verified_within_their_errors(root, no_site):
     noisy = FINDING.replace("Estimate(replicates, 0.1", "Estimate(4 + shift, 0.1")
     write_notebook(root / "book" / "first.ipynb", PARAMETERS + "\nshift: float = 0.0  # of the estimate", noisy)
     publish.build("published", root)
-    profile = root / "book" / "profiles" / "verify.yml"
+    profile, folder = root / "book" / "profiles" / "verify.yml", root / "data" / "results" / "first"
+    folder.mkdir(parents=True)
     profile.write_text("first: {shift: 0.2}\n")
     assert "Replicates are many: 4.20" in reports.verify(root=root)
+    told = json.loads((folder / reports.VERIFIED).read_text())
+    assert told == {"date": str(date.today()), "estimates": 1, "agree": 1}
     profile.write_text("first: {shift: 0.5}\n")
     with pytest.raises(RuntimeError, match=r"1 of 1 estimates differ.*\n.*DIFFERS"):
         reports.verify(["first"], root=root)
+    assert json.loads((folder / reports.VERIFIED).read_text())["agree"] == 0
     with pytest.raises(ValueError, match="did you mean 'first'"):
         reports.verify(["frist"], root=root)
