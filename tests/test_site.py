@@ -43,9 +43,10 @@ CUT = (
     "() => {"
     + ELEMENTS
     + """
-  const article = document.querySelector('article').getBoundingClientRect();
-  return [...elements(document.querySelector('article'))]
-    .filter(e => e.tagName === 'CANVAS' && e.getBoundingClientRect().right > article.right + 1).length;
+  const edge = e => e.getBoundingClientRect(), article = document.querySelector('article');
+  const below = canvas => [...elements(canvas.shadowRoot)].filter(e => e.classList.contains('bk-below'));
+  return [...elements(article)].filter(e => e.tagName === 'CANVAS' ? edge(e).right > edge(article).right + 1
+    : e.classList.contains('bk-Canvas') && below(e).some(axis => edge(axis).bottom > edge(e).bottom + 1)).length;
 }"""
 )
 BEYOND = """() => {
