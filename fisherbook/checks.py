@@ -1,4 +1,4 @@
-"""One clear sentence for every bad argument."""
+"""One clear sentence for every bad argument, and the warning of too few faces."""
 
 import difflib
 from collections.abc import Iterable, Sequence

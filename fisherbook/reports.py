@@ -14,7 +14,6 @@ from typing import Any
 import nbformat
 import numpy as np
 import pandas as pd
-import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from scipy.special import stdtrit
 from tqdm import tqdm
@@ -119,7 +118,7 @@ def verify(names: Sequence[str] = (), root: Path | None = None) -> str:
         together: the difference over its standard error is Student's, with the lesser degrees of freedom.
     """
     root = root or profiles.find_root()
-    pieces = yaml.safe_load((root / "book" / "profiles" / "verify.yml").read_text(encoding="utf-8")) or {}
+    pieces = profiles.read_yaml(root / "book" / "profiles" / "verify.yml")
     pairs, lines = [], []
     chosen = {checks.one_of("notebook", name, pieces): pieces[name] for name in names or pieces}
     for notebook, values in tqdm(chosen.items(), desc="verify", leave=False):
@@ -130,12 +129,11 @@ def verify(names: Sequence[str] = (), root: Path | None = None) -> str:
         folder = publish.execute(notebook, [f"{n}={v}" for n, v in values.items()], "published", root)
         known = {row["sentence"]: row for row in old.findings}
         pairs += [(notebook, row, known[row["sentence"]]) for row in publish.outcome(str(folder), root).findings]
-    apart, agreed = 0, {}
+    agreed: dict[str, list[bool]] = {}
     for notebook, new, old in pairs:
         error = np.hypot(new["standard_error"], old["standard_error"])
         limit = error * stdtrit(min(new["dof"], old["dof"]), 1 - 0.025 / len(pairs))
         agrees = not abs(new["value"] - old["value"]) > limit
-        apart += not agrees
         agreed.setdefault(notebook, []).append(agrees)
         lines.append(
             f"{notebook}: {new['sentence']}: {new['number']} (published: {old['number']})" + " DIFFERS" * (not agrees)
@@ -144,7 +142,7 @@ def verify(names: Sequence[str] = (), root: Path | None = None) -> str:
         if (folder := root / "data" / "results" / notebook).is_dir():
             record = {"date": f"{date.today()}", "estimates": len(each), "agree": sum(each)}
             (folder / VERIFIED).write_text(json.dumps(record) + "\n")
-    if apart:
+    if apart := len(pairs) - sum(map(sum, agreed.values())):
         raise RuntimeError("\n".join([f"{apart} of {len(pairs)} estimates differ from those published", *lines]))
     return "\n".join(lines)
 
