@@ -41,13 +41,13 @@ serve: setup ## show the built site at http://localhost:8000 (PORT=n for another
 lint: setup ## check style and types of names, and count the package's lines of code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python tests/count_lines.py
+	$(BIN)/python tools/count_lines.py
 
 bench: setup ## time measurement and training against their baselines; BENCH="--device cuda", or --json FILE to keep the numbers
-	$(BIN)/python tests/bench.py $(BENCH)
+	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 notebooks: setup ## make ready to commit what the last `make book` found: verdicts, expected numbers, the README's table
-	$(BIN)/python tests/commit_notebooks.py
+	$(BIN)/python tools/commit_notebooks.py
 
 clean: ## remove the built site and caches, but neither the environment nor the store
 	rm -rf _build dist .pytest_cache .ruff_cache .hypothesis

@@ -27,9 +27,9 @@ def _kept(config: pytest.Config) -> str:
     book, folder = Path(__file__).parent, tempfile.TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     if (book / "_toc.yml").is_file():  # else this file was put beside some notebook
-        from fisherbook import publish
+        from fisherbook.publishing import execute
 
-        for name, kept in publish.unchanged(book.parent).items():
+        for name, kept in execute.unchanged(book.parent).items():
             shutil.copytree(kept, Path(folder.name, name))
     return folder.name
 

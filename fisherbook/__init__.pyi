@@ -1,27 +1,33 @@
-from . import curves, distances, figures, findings, gain, theory
-from .activity import Activity, record
-from .adaptation import adapt
+from . import figures
 from .angles import Density, grid, tabulated, uniform, von_mises
-from .banks import FeatureBank
 from .checks import FewFaces
-from .ensembles import Ensemble, Stage
 from .experiment import measure, measure_increments, sweep
-from .faces import Faces, load_faces
-from .finetuning import Networks
 from .fisher import calibration, intervals, sampling
 from .fisher.calibration import plan_faces
 from .fisher.estimate import ESTIMATORS, estimate
-from .losses import LOSSES
-from .networks import NONLINEARITIES, READOUTS, Network
+from .fisher.log_fisher import halves, increments, log_fisher
+from .iteration import gain
+from .iteration.adaptation import adapt
+from .iteration.finetuning import Networks
+from .iteration.schemes import SCHEMES
+from .network.activity import Activity, record
+from .network.banks import FeatureBank
+from .network.ensembles import Ensemble, Stage
+from .network.losses import LOSSES
+from .network.networks import NONLINEARITIES, Network
+from .network.readouts import READOUTS
+from .network.training import train
 from .results import keep, open_results
-from .schemes import SCHEMES
-from .stimulus import ROTATIONS, Stimulus
-from .training import train
+from .statistics import curves, distances, findings, power_law
+from .stimulus.faces import Faces
+from .stimulus.rotation import ROTATIONS
+from .stimulus.sources import load_faces
+from .stimulus.stimulus import Stimulus
 
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
     "Faces", "FeatureBank", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves",
-    "distances", "estimate", "figures", "findings", "gain", "grid", "intervals", "keep", "load_faces", "measure",
-    "measure_increments", "open_results", "plan_faces", "record", "sampling", "sweep", "tabulated", "theory", "train",
-    "uniform", "von_mises",
+    "distances", "estimate", "figures", "findings", "gain", "grid", "halves", "increments", "intervals", "keep",
+    "load_faces", "log_fisher", "measure", "measure_increments", "open_results", "plan_faces", "power_law", "record",
+    "sampling", "sweep", "tabulated", "train", "uniform", "von_mises",
 ]  # fmt: skip

@@ -15,21 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from . import angles as circle
-from . import checks, curves, results
-from .activity import Activity, as_bytes, record
-from .banks import FeatureBank, seen
-from .ensembles import INITIAL, Ensemble, Stage
+from . import checks, results
+from .fisher import log_fisher
 from .fisher.estimate import ESTIMATORS, estimate
-from .networks import READOUTS, Network, choose_device
-from .stimulus import Stimulus
-from .store import Store, default_store, digest, source_digest
-from .training import train
+from .network.activity import Activity, as_bytes, record
+from .network.banks import FeatureBank, seen
+from .network.ensembles import INITIAL, Ensemble, Stage
+from .network.networks import Network, choose_device
+from .network.readouts import READOUTS
+from .network.training import train
+from .statistics import curves
+from .stimulus.stimulus import Stimulus
+from .store import Store, closure, default_store, digest, made_by
 
-_MODULES = (
-    "angles", "derivative", "stimulus", "networks", "losses", "training", "activity", "fisher.covariance",
-    "fisher.kernels", "fisher.circular", "fisher.classifiers", "fisher.arrays", "fisher.estimate", "curves",
-    "results", "experiment",
-)  # fmt: skip
 _ORDER = ("stage", "replicate", "split", "layer", "estimator", "angle", "step")
 
 
@@ -101,10 +99,10 @@ def measure(
     sound = [int(r) for r in ensemble.replicate if r not in ensemble.failures]
     if not sound:
         raise RuntimeError("no replicate was trained to its end; try a lower learning_rate or a clip on the gradient")
-    made_by = [stimulus.digest, source_digest(*_MODULES)]
+    made = made_by("experiment", device=device)
     parts = {}
     for stage in tqdm(ensemble.weights, desc="measuring", disable=not progress, leave=False):
-        keys = [digest([key, what, made_by]) for key in ensemble.select(sound).keys[stage]]
+        keys = [digest([key, what, stimulus.digest, made]) for key in ensemble.select(sound).keys[stage]]
         compute = functools.partial(
             _measure_stage, what, ensemble, stimulus, stage, dict(zip(keys, sound, strict=True)), memory
         )
@@ -121,7 +119,8 @@ def measure(
     }  # fmt: skip
     source = {"source": stimulus.faces.source, "digest": stimulus.digest}
     measured.attrs = results.provenance(
-        "Fisher information about the angle", parameters, seed=seed, data=source, modules=_MODULES, device=device,
+        "Fisher information about the angle", parameters, seed=seed, data=source,
+        modules=closure("experiment"), device=device,
         wall_time=time.monotonic() - began,
     )  # fmt: skip
     return results.validate(results.label(measured.transpose(*_ORDER)))
@@ -134,22 +133,22 @@ def measure_increments(
     delta: float | None = None,
     store: Store | None = None,
 ) -> xr.DataArray:
-    """Return `curves.increments` of a recorded ensemble, from the store where it was computed before.
+    """Return `log_fisher.increments` of a recorded ensemble, from the store where it was computed before.
 
     Parameters
     ----------
     activity : Activity
         Of an ensemble, at the base angles.
     lags, parts, delta
-        As in `curves.increments`.
+        As in `log_fisher.increments`.
     store : Store, optional
         By default `default_store()`.
     """
     parts = {} if parts is None else {name: np.asarray(chosen) for name, chosen in parts.items()}
-    key = digest([activity.key, activity.angles, list(lags), parts, delta, source_digest(*_MODULES)])
+    key = digest([activity.key, activity.angles, list(lags), parts, delta, made_by("experiment")])
 
     def compute(_missing: list[str]) -> Iterator[tuple[str, xr.Dataset]]:
-        found = curves.increments(activity, lags, parts, delta).rename("increment")
+        found = log_fisher.increments(activity, lags, parts, delta).rename("increment")
         found.attrs = {"units": "1", "long_name": "increment of half the logarithm of Fisher information"}
         found["lag"].attrs = {"units": "rad", "long_name": "lag Δ"}
         found["part"].attrs = {"units": "1", "long_name": "set of faces"}

@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -135,6 +136,62 @@ def source_digest(*modules: str, package: Path = _PACKAGE) -> str:
     sources = _sources(package)
     written = (_written(name, sources[checks.one_of("modules", name, sources)]) for name in sorted(modules))
     return hashlib.sha256(f"[{','.join(written)}]".encode()).hexdigest()
+
+
+#: Modules that make no number: sentences of errors, files, and labels.
+_NO_NUMBER = {"checks", "store", "results"}
+
+
+@functools.cache
+def closure(*modules: str, package: Path = _PACKAGE) -> tuple[str, ...]:
+    """Return the names of some modules and of all that they import within the package, directly or not.
+
+    What makes no number (`checks`, `store`, `results`) is left out, and so is what is imported for type hints alone.
+    """
+    sources = _sources(package)
+    found, waiting = set(), [checks.one_of("modules", name, sources) for name in modules]
+    while waiting:
+        name = waiting.pop()
+        if name not in found | _NO_NUMBER:
+            found.add(name)
+            waiting += _imported(name, sources[name], package.name, frozenset(sources))
+    return tuple(sorted(found))
+
+
+@functools.cache
+def _imported(name: str, text: str, package: str, known: frozenset[str]) -> frozenset[str]:
+    """The modules of the package that a module imports anywhere but under ``if TYPE_CHECKING``."""
+    found, waiting = set(), [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = [package, *name.split(".")][: -node.level] if node.level else []
+            origin = ".".join([*above, *filter(None, [node.module])])
+            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return frozenset(one.removeprefix(f"{package}.") for one in found) & known
+
+
+def made_by(*modules: str, device: str = "cpu", dtype: Any = None) -> dict[str, str]:
+    """Return what makes a number beside its inputs, for every key: code, kind of device, dtype and torch's version.
+
+    Parameters
+    ----------
+    modules : str
+        Those that compute; their `closure` is found here.
+    device : str
+        Such as ``"cuda:0"``; its number does not matter.
+    dtype : dtype, optional
+        Of what is computed.
+    """
+    torch = ".".join(importlib.metadata.version("torch").split(".")[:2])
+    source = source_digest(*closure(*modules))
+    return {"source": source, "device": str(device).partition(":")[0], "dtype": str(dtype), "torch": torch}
 
 
 @functools.cache

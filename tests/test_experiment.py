@@ -92,7 +92,7 @@ def test_hidden_layers_are_measured_beside_the_output_and_have_nothing_to_decode
 
 
 def test_a_replicate_that_failed_is_missing_and_the_others_are_there(stimulus, tmp_path, monkeypatch):
-    from fisherbook import training
+    from fisherbook.network import training
 
     original = training._Run.initialise
     poison = lambda self, r: {n: t * torch.nan if r == 1 else t for n, t in original(self, r).items()}  # noqa: E731

@@ -14,7 +14,7 @@ from commit_notebooks import is_checked, ready
 from packaging.requirements import Requirement
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from fisherbook import profiles, publish
+from fisherbook.publishing import execute, outcomes, profiles
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -98,7 +98,7 @@ def code_of(path):
 
 def test_whatever_is_imported_is_a_dependency():
     known = {name.lower() for name in requirements("cluster", "safetensors")} | {"fisherbook"}
-    for path in [*PACKAGE.rglob("*.py"), *(BOOK / "_ext").glob("*.py"), *NOTEBOOKS]:
+    for path in [*PACKAGE.rglob("*.py"), *NOTEBOOKS]:
         for name in imported(code_of(path)):
             top = name.partition(".")[0]
             if top and top not in sys.stdlib_module_names:
@@ -126,9 +126,9 @@ def test_profiles_name_parameters_that_the_notebooks_have(profile):
 def test_published_results_obey_the_schema_and_were_made_with_the_published_parameters(folder):
     values = profiles.profile_values(BOOK, "published")[folder.name]
     used = {name: is_["default"] for name, is_ in profiles.parameters(BOOK / f"{folder.name}.ipynb").items()} | values
-    assert publish._made_with(folder, used)  # which reads, and so validates, every dataset
-    outcome = publish.outcome(f"published/{folder.name}", ROOT)
-    assert publish._not_where(outcome.parameters) == publish._not_where(used)
+    assert execute._made_with(folder, used)  # which reads, and so validates, every dataset
+    outcome = outcomes.outcome(f"published/{folder.name}", ROOT)
+    assert execute._not_where(outcome.parameters) == execute._not_where(used)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
 
 
@@ -174,7 +174,7 @@ def test_notebook_is_short_and_needs_no_path(notebook):
 
 
 def test_parameters_are_typed_commented_scalars(notebook):
-    if notebook.name == publish.LAST:
+    if notebook.name == execute.LAST:
         pytest.skip("the colophon has no parameters")
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     for line in cell.source.splitlines():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fisherbook.faces import load_faces
+from fisherbook.stimulus.sources import load_faces
 
 CHECKOUT = Path(__file__).parents[1]
 

@@ -19,18 +19,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .covariance import (
-    Inverse,
-    People,
-    centred,
-    cholesky,
-    components,
-    dot,
-    enough,
-    inverse_bias,
-    people,
-    whiten,
-)
+from .covariance import Inverse, People, centred, cholesky, components, dot, enough, inverse_bias, people, whiten
 
 
 class Estimate(NamedTuple):

@@ -1,0 +1,135 @@
+"""Why the iteration diffuses: the gain of information on the density, its noise in three parts, and what follows.
+
+All functions take complex Fourier coefficients c_k, so that a curve is Σ_k Re c_k exp(ikθ), and |c_k|²/2 is what k
+contributes to its variance over the circle. Under a density whose logarithm has the coefficients ℓ_k, the
+curve φ = ½ log F has φ_k = G_k ℓ_k + ξ_k: gain times density, and noise.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import checks
+
+
+def response(plus: ArrayLike, minus: ArrayLike, drive: ArrayLike) -> NDArray[np.complex128]:
+    """Return how each frequency of the curve answers each frequency of the density, from pairs of opposite densities.
+
+    Half the difference of a pair has no noise that both share, and no answer to the density's even powers.
+
+    Parameters
+    ----------
+    plus, minus : array_like, shape (..., answer)
+        φ_j under ℓ and under -ℓ.
+    drive : array_like, shape (..., frequency)
+        ℓ_k, none of them 0: a multisine with random phases.
+
+    Returns
+    -------
+    array, shape (..., answer, frequency)
+        G_jk = ½ (φ⁺_j - φ⁻_j) ℓ_k* / |ℓ_k|²; its diagonal is the gain. One pair is unbiased over random phases: what
+        ℓ_k' gives j then has a random phase relative to ℓ_k, and averages out over pairs.
+    """
+    odd, drive = (np.asarray(plus) - np.asarray(minus)) / 2, np.asarray(drive)
+    return odd[..., :, None] * (drive.conj() / np.abs(drive) ** 2)[..., None, :]
+
+
+def components(values: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """Split the mean square of ξ_pr = fixed + pre-training_p + fresh_pr into the mean squares of its three parts.
+
+    Parameters
+    ----------
+    values : array_like, shape (pretraining, replicate, ...)
+        Real or complex: at least two pre-trained networks p, from each of them at least two fine-tuned ones r.
+
+    Returns
+    -------
+    dict of array, shape (...)
+        ``fixed``, ``pretraining`` and ``fresh``, unbiased, so that the first two may be negative. They add up to the
+        mean of |ξ|².
+
+    Notes
+    -----
+    With A_p = Σ_r ξ_pr, P networks and R replicates, E|A_p|² = R² (fixed + pre-training) + R fresh, and products of
+    different networks hold only what is fixed: fixed = (|Σ A_p|² - Σ|A_p|²) / (P(P-1)R²), fixed + pre-training =
+    Σ_p(|A_p|² - Σ_r|ξ|²) / (P R(R-1)); the method of moments of a nested analysis of variance (Searle, Casella and
+    McCulloch 1992, chapter 3), for a fixed part that is a constant instead of a mean.
+    """
+    values = np.asarray(values)
+    count, replicates = values.shape[:2]
+    checks.whole_number("pre-trained networks", count, least=2)
+    checks.whole_number("replicates", replicates, least=2)
+    sums, total = values.sum(1), _square(values).mean((0, 1))
+    fixed = (_square(sums.sum(0)) - _square(sums).sum(0)) / (count * (count - 1) * replicates**2)
+    within = (_square(sums).mean(0) / replicates - total) / (replicates - 1)
+    return {"fixed": fixed, "pretraining": within - fixed, "fresh": total - within}
+
+
+def amplification(
+    gain: ArrayLike, steps: float, rate: float = 1.0, reversion: float | ArrayLike = 0.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return by how much constant and fresh noise are amplified in |ℓ_k|² after some steps of the iteration.
+
+    The iteration is ℓ ← (1 - reversion) ℓ - rate φ, so that ℓ_n = -rate Σ_{j<n} m^j ξ_{n-1-j} with m = 1 - reversion -
+    rate G, started at the uniform density.
+
+    Parameters
+    ----------
+    gain : array_like
+        G, real or complex.
+    steps : int or inf
+        n; inf is the stationary state.
+    rate : float
+        1 for the scheme `plain`.
+    reversion : float or array_like
+        0 but for the scheme `mean_reverting`.
+
+    Returns
+    -------
+    drift, diffusion : array
+        rate² |Σ m^j|², which is n² for m = 1, and rate² Σ |m|^2j, which is n; infinite in a stationary state that is
+        not reached, |m| ≥ 1.
+    """
+    multiplier = 1 - np.asarray(reversion) - rate * np.asarray(gain)
+    if np.isinf(steps):
+        inside = np.abs(multiplier) < 1
+        m = np.where(inside, multiplier, 0)
+        sums, squares = 1 / (1 - m), 1 / (1 - _square(m))
+        return tuple(rate**2 * np.where(inside, factor, np.inf) for factor in (_square(sums), squares))
+    powers = multiplier[..., None] ** np.arange(checks.whole_number("steps", steps, least=0))
+    return rate**2 * _square(powers.sum(-1)), rate**2 * _square(powers).sum(-1)
+
+
+def predicted(
+    gain: ArrayLike, noise: Mapping[str, ArrayLike], steps: Sequence[float], replicates: int = 1, **scheme: Any
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the drift and the diffusion in |ℓ_k|² that gain and noise predict, without a fitted parameter.
+
+    Parameters
+    ----------
+    gain : array_like, shape (frequency,)
+    noise : mapping
+        As `components` returns it, (frequency,) each.
+    steps : sequence of int or inf
+    replicates : int
+        Fine-tuned networks whose mean curve drives a chain.
+    **scheme
+        ``rate`` and ``reversion``, as in `amplification`.
+
+    Returns
+    -------
+    drift, diffusion : array, shape (step, frequency)
+        What chains from one pre-trained network have in common, as fixed and pre-training noise are the same at every
+        step; and what is each chain's own.
+    """
+    drift, diffusion = np.array([amplification(gain, n, **scheme) for n in steps]).swapaxes(0, 1)
+    return (
+        drift * (np.asarray(noise["fixed"]) + noise["pretraining"]),
+        diffusion * np.asarray(noise["fresh"]) / replicates,
+    )
+
+
+def _square(values: ArrayLike) -> NDArray[np.float64]:
+    return np.abs(values) ** 2

@@ -1,0 +1,1 @@
+"""Networks that report an angle: readouts, losses, training in stages, recording."""

@@ -1,0 +1,357 @@
+"""ResNet-18 below a probe: its weights, and its response and tangent in one pass.
+
+The network is torchvision's `resnet18` without its last layer, as functions on a plain dictionary of tensors with
+torchvision's names.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .. import angles as circle
+from .. import derivative
+from ..stimulus.stimulus import Stimulus
+from ..store import Store, default_store, digest, made_by
+from .networks import BACKBONE_LAYERS, FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, Network, Parameters, generator
+
+IMAGENET = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+_MEAN, _SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels: what the weights expect
+_STATISTICS = ("running_mean", "running_var", "mean", "scale")  # measured, never trained
+_CALIBRATION = 256  # pairs of face and angle
+_TOGETHER = 64  # images
+
+
+def _shapes() -> dict[str, tuple[int, int, int]]:
+    """Return outputs, inputs and kernel size of every convolution by its name."""
+    shapes = {"conv1": (64, 3, 7)}
+    for layer in range(1, 5):
+        units = 32 * 2**layer
+        for block in range(2):
+            inputs = units if block or layer == 1 else units // 2
+            shapes[f"layer{layer}.{block}.conv1"] = units, inputs, 3
+            shapes[f"layer{layer}.{block}.conv2"] = units, units, 3
+            if inputs < units:
+                shapes[f"layer{layer}.{block}.downsample.0"] = units, inputs, 1
+    return shapes
+
+
+CONVOLUTIONS = _shapes()
+
+
+def _norm(convolution: str) -> str:
+    """Return the name of the batch norm that follows a convolution."""
+    return convolution.replace("conv", "bn").replace("downsample.0", "downsample.1")
+
+
+# ---- weights -----------------------------------------------------------------------------------------------------
+
+
+def draw(random: torch.Generator) -> Parameters:
+    """Draw weights as torchvision does: normal with variance 2 / fan-out; batch norms begin as the identity."""
+    state = {}
+    for name, (units, inputs, kernel) in CONVOLUTIONS.items():
+        drawn = torch.randn(units, inputs, kernel, kernel, generator=random)
+        state[f"{name}.weight"] = drawn * (2 / (units * kernel**2)) ** 0.5
+        for part, value in {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}.items():
+            state[f"{_norm(name)}.{part}"] = torch.full((units,), value)
+    return state
+
+
+def load(weights: str, store: Store | None = None) -> Parameters:
+    """Read weights: ``"imagenet"``, the path of a file, or the key of what `train` keeps in the store.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ModuleNotFoundError
+        One sentence: what is missing and where to put it, or what does not fit.
+    """
+    if weights == "imagenet":
+        state = _imagenet()
+    elif re.fullmatch("[0-9a-f]{64}", weights):
+        store = store or default_store()
+        state = store.get("weights", weights, partial(torch.load, weights_only=True, map_location="cpu"), ".pt")
+        if state is None:
+            raise ValueError(
+                f"weights: there are no trained weights of key {weights} in {store.root}; train them first"
+            )
+        state = state["parameters"]
+    elif not Path(weights).expanduser().is_file():
+        raise FileNotFoundError(
+            f"weights must be imagenet, random, a key of trained weights or a file, not {weights!r}"
+        )
+    elif weights.endswith(".safetensors"):
+        try:
+            from safetensors.torch import load_file
+        except ImportError:
+            raise ModuleNotFoundError("weights in a .safetensors file need: pip install safetensors") from None
+        state = load_file(Path(weights).expanduser())
+    else:
+        state = torch.load(Path(weights).expanduser(), weights_only=True, map_location="cpu")
+    state, wanted = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}, draw(torch.Generator())
+    wrong = [n for n, t in wanted.items() if n not in state or state[n].shape != t.shape]
+    if wrong:
+        raise ValueError(
+            f"weights {weights!r} don't fit torchvision's resnet18: {wrong[0]} is missing or of another shape"
+        )
+    return {name: state[name].float() for name in wanted}
+
+
+def _imagenet() -> Parameters:
+    try:
+        return torch.hub.load_state_dict_from_url(
+            IMAGENET, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except OSError as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise FileNotFoundError(
+            f"ResNet-18's ImageNet weights can't be downloaded ({error}): put the file {IMAGENET} into {folder}, "
+            "or name other weights: a file, the key of a backbone trained here, or 'random'"
+        ) from error
+
+
+def start(network: Network, stimulus: Stimulus, key: Sequence[int], store: Store, device: str = "cpu") -> Parameters:
+    """Return the weights that a backbone begins with, calibrated on the stimulus, from the store if they are there.
+
+    Calibration shows it 256 images, faces of the first split at angles all around. Random weights take their batch
+    norms' statistics from them. The mean of each feature, and one scale for all, are kept as ``mean`` and ``scale``;
+    a probe sees ``(feature - mean) / scale``.
+
+    Parameters
+    ----------
+    network : Network
+    stimulus : Stimulus
+    key : sequence of int
+        Of the generator, for random weights.
+    """
+    random = network.weights == "random"
+    state = draw(generator(*key, "backbone")) if random else load(network.weights, store)
+    at = digest([stimulus.digest, list(key) if random else state, made_by("network.resnet", device=device)])
+
+    def calibrate(_missing: list[str]) -> list[tuple[str, Parameters]]:
+        k = torch.arange(_CALIBRATION)
+        shown = torch.from_numpy(stimulus.faces.split(next(iter(stimulus.faces.splits), None)))
+        faces, turned = shown[k * len(shown) // len(k)], 2 * math.pi * (k.double() * 0.618034 % 1) - math.pi
+        # Training makes another network of another machine's rounding: it begins at what all round alike.
+        precision = torch.float64 if random else torch.float32
+        images = stimulus.embed(stimulus.pixels(faces, turned, dtype=precision, device=device))
+        own = {name: tensor.to(device, precision, copy=True) for name, tensor in state.items()}
+        with torch.no_grad():
+            if random:
+                forward(own, images, training=True, momentum=1.0)
+            features = forward(own, images)
+        own["mean"] = features.mean(0)
+        own["scale"] = features.var(0).mean().sqrt()
+        return [(at, {name: tensor.float().cpu() for name, tensor in own.items()})]
+
+    read = partial(torch.load, weights_only=True)
+    return store.fill("backbones", [at], calibrate, torch.save, read, ".pt")[at]
+
+
+def keyed(network: Network) -> Network:
+    """Return the network as it enters keys: a file of weights is named by its contents."""
+    if network.architecture == "mlp" or not (file := Path(network.weights).expanduser()).is_file():
+        return network
+    return replace(network, weights=digest(np.fromfile(file, np.uint8)))
+
+
+def backbone_of(parameters: Parameters) -> Parameters:
+    """Return the backbone's part of one replicate's parameters, under torchvision's names."""
+    return {name.removeprefix(PREFIX): tensor for name, tensor in parameters.items() if name.startswith(PREFIX)}
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a parameter is measured and never trained."""
+    return name.startswith(PREFIX) and name.rpartition(".")[2] in _STATISTICS
+
+
+# ---- response and tangent ----------------------------------------------------------------------------------------
+
+Convolve = Callable[[Tensor, str, int], Tensor]
+
+
+def _walk(
+    x: Tensor, convolve: Convolve, relu: Callable[[Tensor], Tensor], pool: Callable[[Tensor], Tensor], layer: str,
+    passed: Callable[[str, Tensor], None] | None = None,
+) -> Tensor:  # fmt: skip
+    """Carry images through the network to the activity of a layer, with the operations given; tell what is passed."""
+    x = pool(relu(convolve(x, "conv1", 2)))
+    for stage in range(1, 5):
+        for block in range(2):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = convolve(relu(convolve(x, f"{name}.conv1", stride)), f"{name}.conv2", 1)
+            x = relu(y + (convolve(x, f"{name}.downsample.0", stride) if stride == 2 else x))
+        if passed:
+            passed(f"layer{stage}", x.flatten(1))
+        if layer == f"layer{stage}":
+            return x.flatten(1)
+    return x.mean((2, 3))
+
+
+def normalised(images: Tensor, tangents: bool = False) -> Tensor:
+    """Return what enters the first convolution, (sample, 3, height, width), of images with one or three channels."""
+    mean, scale = (images.new_tensor(v)[:, None, None] for v in (_MEAN, _SCALE))
+    values = (images if tangents else images - mean) / scale
+    return values.to(memory_format=torch.channels_last)
+
+
+def forward(
+    state: Parameters, images: Tensor, layer: str = "features", training: bool = False, momentum: float = 0.1
+) -> Tensor:
+    """Return a layer's activity (sample, unit), differentiable; `training` takes batch statistics and moves the stored.
+
+    Parameters
+    ----------
+    state : dict of Tensor
+    images : Tensor, shape (sample, channel, height, width)
+        Nominally in [0, 1].
+    """
+
+    def convolve(x: Tensor, name: str, stride: int) -> Tensor:
+        weight, norm = state[f"{name}.weight"], _norm(name)
+        mean, var, gain, bias = (state[f"{norm}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
+        y = F.conv2d(x, weight, None, stride, weight.shape[-1] // 2)
+        return F.batch_norm(y, mean, var, gain, bias, training, momentum)
+
+    return _walk(normalised(images), convolve, F.relu, lambda x: F.max_pool2d(x, 3, 2, 1), layer)
+
+
+def units(layer: str, size: int) -> int:
+    """Return the number of units of a layer for images of that size (px)."""
+    if layer == "features":
+        return FEATURES
+    number = int(layer.removeprefix("layer"))
+    return 32 * 2**number * math.ceil(size / 2 ** (number + 1)) ** 2
+
+
+def folded(state: Parameters) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return each convolution's weight and bias with the batch norm after it folded in; `state` stays as it is."""
+    found = {}
+    for name in CONVOLUTIONS:
+        mean, var, gain, bias = (state[f"{_norm(name)}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
+        gain = gain * (var + 1e-5).rsqrt()
+        weight = state[f"{name}.weight"] * gain[:, None, None, None]
+        found[name] = weight.to(memory_format=torch.channels_last), bias - mean * gain
+    return found
+
+
+def respond(
+    layers: dict[str, tuple[Tensor, Tensor]], images: Tensor, tangents: Tensor | None = None, layer: str = "features",
+    passed: Callable[[str, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Return a layer's activity and its derivative along `tangents`, both (sample, unit), in one pass.
+
+    Values and tangents go through each convolution as one stacked batch. Biases are the values' alone, and the values
+    say where a rectifier passes and which pixel is largest.
+
+    Parameters
+    ----------
+    layers : dict
+        As from `folded`.
+    images, tangents : Tensor, shape (sample, channel, height, width)
+    passed : callable, optional
+        Is told name and activity of each layer on the way, (sample, unit), tangents after the values.
+    """
+    n, alone = len(images), tangents is None
+    x = normalised(images) if alone else torch.cat([normalised(images), normalised(tangents, True)])
+
+    def convolve(x: Tensor, name: str, stride: int) -> Tensor:
+        weight, bias = layers[name]
+        y = F.conv2d(x, weight, bias if alone else None, stride, weight.shape[-1] // 2)
+        if not alone:
+            y[:n] += bias[:, None, None]
+        return y
+
+    def relu(x: Tensor) -> Tensor:
+        if not alone:
+            x[n:] *= x[:n] > 0
+        x[:n].relu_()
+        return x
+
+    def pool(x: Tensor) -> Tensor:
+        if alone:
+            return F.max_pool2d(x, 3, 2, 1)
+        values, largest = F.max_pool2d(x[:n], 3, 2, 1, return_indices=True)
+        along = x[n:].flatten(2).gather(2, largest.flatten(2)).view_as(values)
+        return torch.cat([values, along]).to(memory_format=torch.channels_last)
+
+    with torch.no_grad():
+        y = _walk(x, convolve, relu, pool, layer, passed)
+    return y[:n], None if alone else y[n:]
+
+
+def record_features(
+    layers: dict[str, tuple[Tensor, Tensor]], stimulus: Stimulus, faces: Tensor, angles: Tensor, tangents: bool = True,
+    layer: str = "features",
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Return a layer's responses and tangents (pair, unit), float32, for pairs of face and angle, some at a time."""
+    device, found = layers["conv1"][0].device, []
+    for shown, at in zip(faces.split(_TOGETHER), angles.split(_TOGETHER), strict=True):
+        images, along = (
+            stimulus.embed(stimulus.pixels(shown, at, t, torch.float32, str(device)), t) if t <= tangents else None
+            for t in (False, True)
+        )
+        found.append(respond(layers, images, along, layer))
+    return tuple(torch.cat(part) if part[0] is not None else None for part in zip(*found, strict=True))
+
+
+def record_layers(
+    network: Network, parameters: Parameters, stimulus: Stimulus, angles: ArrayLike, faces: ArrayLike,
+    directions: int = 16, seed: int = 0,
+) -> dict[str, tuple[Tensor, Tensor]]:  # fmt: skip
+    """Return responses and tangents of all layers of one network with a fine-tuned backbone, in one pass.
+
+    Parameters
+    ----------
+    network : Network
+    parameters : dict of Tensor
+        Of one replicate of an ensemble, as in ``ensemble["stage"]``, which leads with a single replicate.
+    angles, faces : array_like
+        rad; indices.
+    directions : int
+        Random directions on which layers with more units are recorded, those of `Activity.projected`.
+    seed : int
+        Of these.
+
+    Returns
+    -------
+    dict of str to tuple of Tensor
+        Layer → responses and tangents (rad⁻¹), (1, angle, face, unit or direction), float64, on the CPU.
+    """
+    layers = folded({name: tensor[0].float() for name, tensor in backbone_of(parameters).items()})
+    probe = {name: tensor.double() for name, tensor in parameters.items()}
+    mean, scale = (probe[f"{PREFIX}{part}"] for part in ("mean", "scale"))
+    at, shown = torch.from_numpy(circle.as_angles(angles)), torch.as_tensor(np.asarray(faces, np.int64))
+    pairs = shown.repeat(len(at)).split(_TOGETHER), at.repeat_interleave(len(shown)).split(_TOGETHER)
+    found: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, values: Tensor) -> None:
+        if (wide := values.shape[-1]) > directions:
+            drawn = torch.randn(wide, directions, generator=generator(seed, "projection", wide), dtype=torch.float64)
+            values = values @ (drawn / wide**0.5).to(values)
+        found.setdefault(name, []).append(values.double().cpu().unflatten(0, (2, -1)))
+
+    for some, turned in zip(*pairs, strict=True):
+        images = (
+            stimulus.embed(stimulus.pixels(some, turned, t, torch.float32, str(mean.device)), t) for t in (False, True)
+        )
+        features, along = respond(layers, *images, passed=keep)
+        keep("features", torch.cat([features, along]))
+        shown_to = INPUT_MEAN + INPUT_SCALE * (features.double() - mean) / scale, INPUT_SCALE * along.double() / scale
+        for name in network.layers[len(BACKBONE_LAYERS) :]:
+            keep(name, torch.cat(derivative.along(lambda x, n=name: probe_at(network, probe, x, n), *shown_to)))
+    both = {name: torch.cat(parts, 1).unflatten(1, (1, len(at), len(shown))) for name, parts in found.items()}
+    return {name: (values[0], values[1]) for name, values in both.items()}
+
+
+def probe_at(network: Network, probe: Parameters, shown: Tensor, layer: str) -> Tensor:
+    """Return the activity (sample, unit) of a single probe's layer for what it is shown, (sample, feature)."""
+    return network.onward(probe, network.first(probe, shown[None]), layer)[0]

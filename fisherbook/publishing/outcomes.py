@@ -1,0 +1,83 @@
+"""What a notebook found in a run that ended: its parameters and its findings."""
+
+import ast
+import html
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from .profiles import find_root, read
+
+OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a notebook found with its parameters: the rows of `findings.glue_findings`."""
+
+    notebook: str
+    profile: str
+    parameters: dict[str, Any]
+    findings: list[dict[str, Any]]
+
+
+def outcome(name: str, root: Path | None = None) -> Outcome:
+    """Return what a notebook found in a run that ended.
+
+    Parameters
+    ----------
+    name : str
+        The page or folder of a `rerun`; or a profile and a notebook, such as ``"quick/roughness"``, for what the last
+        build found; ``"published/roughness"`` for what ``data/results`` has.
+    root : Path, optional
+    """
+    root, path = root or find_root(), Path(name).absolute()
+    if path.exists():
+        nearest = (list(folder.glob(f"results/*/{OUTCOME}")) for folder in (path, *path.parents[:4]))
+        files = next(filter(None, nearest), [])
+    else:
+        profile, _, notebook = name.partition("/")
+        parts = (root / "data", root / "_build" / "executed" / profile)
+        files = [
+            f for part in parts[profile != "published" :] if (f := part / "results" / notebook / OUTCOME).is_file()
+        ]
+    if not files:
+        raise ValueError(
+            f"there is no run {name!r}: give a page that `fisherbook run` made, or such as quick/roughness"
+        )
+    return Outcome(**json.loads(files[0].read_text()))
+
+
+def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None:
+    """Take clock times out of an executed notebook, fold what is not for readers, and say what made the page.
+
+    At its end the page offers the datasets in the folder `kept`.
+    """
+    notebook = read(path)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for clock in ("papermill", "execution"):
+            cell.metadata.pop(clock, None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("hide-input")
+        if cell.source.startswith("# NBVAL_CHECK_OUTPUT"):  # for the tests: readers have the table above it
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-cell"]
+    told = html.escape(", ".join(f"{name} = {value}" for name, value in used.items()))
+    made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
+    if files := sorted(kept.glob("*.nc")):
+        links = ", ".join(f"{{download}}`{file.name} <results/{kept.name}/{file.name}>`" for file in files)
+        notebook.cells.append(nbformat.v4.new_markdown_cell(f"Data of this page (netCDF): {links}", id="datasets"))
+    nbformat.write(notebook, path)
+
+
+def findings_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows that `findings.glue_findings` left in an executed notebook, and their page."""
+    for output in (output for cell in read(path).cells for output in cell.get("outputs", [])):
+        if output.get("metadata", {}).get("scrapbook", {}).get("name") == "findings":
+            (text,) = output.data.values()  # what is glued is shown as Python would show it: a quoted string
+            yield from (row | {"page": path.name} for row in json.loads(ast.literal_eval(text)))

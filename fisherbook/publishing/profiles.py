@@ -1,0 +1,95 @@
+"""The book's notebooks and their parameters: what they declare, and what a profile or a reader puts in its place."""
+
+import ast
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from .. import checks, store
+
+PROFILES = ("quick", "published", "prior")
+Values = Mapping[str, Mapping[str, Any]]  # notebook -> parameter -> value
+_TRUTH = {"true": True, "false": False}
+_KINDS = {"int": int, "float": float, "str": str, "bool": lambda text: _TRUTH[text.lower()]}
+
+
+def find_root(start: Path | str = ".") -> Path:
+    """Return the nearest folder, `start` or above it, that holds a book, else this package's checkout."""
+    start = Path(start).resolve()
+    for folder in (start, *start.parents, store.checkout()):
+        if folder and (folder / "_config.yml").is_file() and (folder / "book" / "_toc.yml").is_file():
+            return folder
+    raise FileNotFoundError(f"there is no book (_config.yml and book/_toc.yml) in {start} or above it")
+
+
+def notebooks(book: Path) -> dict[str, Path]:
+    """Return a book's notebooks by name, without suffix, in the order of its table of contents."""
+    from sphinx_external_toc.parsing import parse_toc_yaml
+
+    paths = {page: book / f"{page}.ipynb" for page in parse_toc_yaml(book / "_toc.yml")}
+    return {page: path for page, path in paths.items() if path.is_file()}
+
+
+def parameters(notebook: Path) -> dict[str, dict[str, Any]]:
+    """Return type, default and comment of each parameter that a notebook declares.
+
+    They are lines ``name: type = default  # comment`` of the cell tagged ``parameters``; a type other than
+    int, float, str and bool, or a default that is not of its type, raises a ValueError.
+    """
+    import papermill
+
+    declared = {}
+    for name, found in papermill.inspect_notebook(notebook).items():
+        kind = checks.one_of(f"the type of {name} in {notebook.name}", found["inferred_type_name"], _KINDS)
+        default = _parse(name, kind, ast.literal_eval(found["default"]))
+        declared[name] = {"type": kind, "default": default, "comment": found["help"]}
+    return declared
+
+
+def choose(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for some of a notebook's parameters, names checked and values parsed by declared type."""
+    declared = parameters(notebook)
+    for name in values:
+        checks.one_of(f"a parameter of {notebook.stem}", name, declared)
+    return {name: _parse(name, declared[name]["type"], value) for name, value in values.items()}
+
+
+def _parse(name: str, kind: str, value: Any) -> Any:
+    try:
+        return _KINDS[kind](str(value))
+    except (KeyError, ValueError):
+        raise ValueError(f"{name} must be of type {kind}, not {value!r}") from None
+
+
+def profile_values(book: Path, profile: str) -> Values:
+    """Return what a profile overrides in each notebook; ``"quick"`` is the notebooks' own parameters."""
+    path = book / "profiles" / f"{checks.one_of('profile', profile, PROFILES)}.yml"
+    given, paths = {} if profile == "quick" else read_yaml(path), notebooks(book)
+    for name in given:
+        checks.one_of(f"a notebook in {path.name}", name, paths)
+    return {name: choose(notebook, given.get(name) or {}) for name, notebook in paths.items()}
+
+
+def describe(root: Path | None = None) -> str:
+    """Return a listing of the book's notebooks with their titles and parameters."""
+    lines = []
+    for name, path in notebooks((root or find_root()) / "book").items():
+        title = re.search(r"^# +(.+)$", "\n".join(cell.source for cell in read(path).cells), re.MULTILINE)
+        lines.append(f"{name}: {title[1] if title else 'untitled'}")
+        for parameter, is_ in parameters(path).items():
+            lines.append(f"    {parameter + '=' + str(is_['default']):<28} {is_['comment']}")
+    return "\n".join(lines)
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook."""
+    return nbformat.read(path, as_version=4)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return what a YAML file says; nothing if there is none."""
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}

@@ -1,0 +1,7 @@
+"""Estimates with intervals, claims and how they are decided, and statistics of curves."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, ["curves", "distances", "estimates", "findings", "power_law"]
+)

@@ -1,0 +1,170 @@
+"""Means over replicates, and over people crossed with them, with standard errors; the jackknife of any statistic."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+from .. import checks
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic's value and uncertainty.
+
+    Parameters
+    ----------
+    value, standard_error : float
+        In the statistic's units; of the natural logarithm of a ratio.
+    dof : float
+        Degrees of freedom of the standard error; its intervals are Student's.
+    replicates : int
+        Independently trained networks it rests on, or what `of` says.
+    people : int, optional
+        People it rests on where the interval spans people; None where it holds for just these faces.
+    of : str
+        What the replicates are.
+    """
+
+    value: float
+    standard_error: float
+    dof: float
+    replicates: int
+    people: int | None = None
+    of: str = "networks"
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the two-sided interval (low, high) of a level between 0 and 1."""
+        half = stdtrit(self.dof, (1 + level) / 2) * self.standard_error
+        return float(self.value - half), float(self.value + half)
+
+
+def over_replicates(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Estimate a mean over replicates, for these faces and new networks, with R - 1 degrees of freedom.
+
+    Parameters
+    ----------
+    values : array (replicate,)
+        One value per independently trained network; a single one has an infinite standard error.
+    """
+    values = _finite(values, "replicate")
+    count = len(values)
+    error = values.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
+    return Estimate(float(values.mean()), float(error), max(count - 1, 1), count)
+
+
+def over_replicates_and_people(values: Sequence[Sequence[float]] | np.ndarray) -> Estimate:
+    """Estimate a mean over replicates and people, which are crossed: every network sees everybody.
+
+    Parameters
+    ----------
+    values : array (replicate, person)
+        One value per network and person, or group of people; for a statistic that is not a mean over people,
+        its `pseudovalues`.
+
+    Returns
+    -------
+    Estimate
+        For new networks and new people, with min(R, P) - 1 degrees of freedom.
+
+    Notes
+    -----
+    With a the variance over replicates of the means over people, b that over people of the means over
+    replicates, and e the residual mean square, the variance of the grand mean is a/R + b/P - e/(RP): the
+    residual is in both a/R and b/P and must count once. Chance may carry this below either: a floor.
+    """
+    values = _finite(values, "replicate", "person")
+    count, people = values.shape
+    mean, dof = values.mean(), min(count, people) - 1
+    if dof == 0:
+        return Estimate(float(mean), math.inf, 1, count, people)
+    rows, columns = values.mean(1), values.mean(0)
+    residual = ((values - rows[:, None] - columns + mean) ** 2).sum() / ((count - 1) * (people - 1))
+    parts = rows.var(ddof=1) / count, columns.var(ddof=1) / people
+    variance = max(sum(parts) - residual / (count * people), *parts)
+    return Estimate(float(mean), math.sqrt(variance), dof, count, people)
+
+
+def pseudovalues(everybody: Sequence[float] | np.ndarray, without: np.ndarray) -> np.ndarray:
+    """Return the jackknife pseudovalues of a statistic, for `over_replicates_and_people`.
+
+    Parameters
+    ----------
+    everybody : array (replicate,)
+        The statistic with all people.
+    without : array (replicate, person)
+        The statistic with one person, or one of groups of equal size, left out.
+
+    Returns
+    -------
+    array (replicate, person)
+        P s - (P - 1) s(without p); their mean over people is the statistic with its bias corrected.
+    """
+    everybody, without = _finite(everybody, "replicate"), _finite(without, "replicate", "person")
+    checks.same_length(everybody=len(everybody), without=len(without))
+    people = without.shape[1]
+    return people * everybody[:, None] - (people - 1) * without
+
+
+def agreement(values: np.ndarray) -> Estimate:
+    """Estimate the mean correlation of each replicate's curve with the mean of the others; jackknife over replicates.
+
+    Correlations of pairs of replicates are not independent of each other, so that their spread would be no error.
+
+    Parameters
+    ----------
+    values : array (replicate, angle)
+        At least three replicates.
+
+    Returns
+    -------
+    Estimate
+        0 for curves that have nothing in common. Of a common curve and as much variance of each replicate's own, the
+        correlation is √((R - 1) / 2R); the jackknife corrects it for R, so that it tends to √½.
+    """
+    values = _finite(values, "replicate", "angle")
+    checks.whole_number("replicates", len(values), least=3)
+
+    def correlation(rows: np.ndarray) -> float:
+        rows = rows - rows.mean(1, keepdims=True)
+        others = rows.sum(0) - rows
+        return float(((rows * others).sum(1) / np.sqrt((rows**2).sum(1) * (others**2).sum(1))).mean())
+
+    without = [correlation(np.delete(values, r, 0)) for r in range(len(values))]
+    return over_replicates(pseudovalues([correlation(values)], [without])[0])
+
+
+def _finite(values: Any, *dimensions: str) -> np.ndarray:
+    """Return values as a float64 array of the named dimensions, all of them finite."""
+    values = np.asarray(values, dtype=np.float64)
+    checks.shape("values", values.shape, *dimensions)
+    bad = values.size - np.isfinite(values).sum()
+    if bad or not values.size:
+        raise ValueError(f"values must be finite and at least one, but {bad} of {values.size} are not finite")
+    return values
+
+
+def jackknife(statistic: Callable[..., ArrayLike], *arrays: ArrayLike) -> NDArray[np.float64]:
+    """Return jackknife pseudovalues of a statistic of several arrays, all of which lead with the pre-trained network.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes the arrays, whole or each without the same network.
+    *arrays : array_like, shape (pretraining, ...)
+
+    Returns
+    -------
+    array, shape (pretraining, ...)
+        P s - (P-1) s(without p). Their mean over p is the statistic with its bias corrected, and their spread that of P
+        independent values: intervals are Student's with P - 1 degrees of freedom (Efron and Stein 1981).
+    """
+    arrays = [np.asarray(array) for array in arrays]
+    count = len(arrays[0])
+    checks.same_length(**{f"array {n}": len(array) for n, array in enumerate(arrays, 1)})
+    without = [statistic(*(np.delete(array, p, 0) for array in arrays)) for p in range(count)]
+    return count * np.asarray(statistic(*arrays)) - (count - 1) * np.asarray(without)

@@ -1,0 +1,183 @@
+r"""What efficient coding predicts: how Fisher information F(θ) follows the density p(θ) of the stimulus.
+
+An unbiased estimate with variance 1/F makes the mean error :math:`|\Delta|^q \propto F^{-q/2}`, and its logarithm for
+q → 0. A code spends a bounded resource to make the mean error over p small. All minima here are power laws,
+:math:`\sqrt F \propto p^\alpha`; errors are taken to be small, and F to be free to vary with θ as it likes.
+"""
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import least_squares
+
+from .. import checks
+
+
+def exponent(q: ArrayLike, s: float = 1.0) -> NDArray[np.float64]:
+    r"""Return α of the code that minimises ∫p F^(-q/2) dθ while ∫F^(s/2) dθ is bounded: α = 1/(s + q).
+
+    Parameters
+    ----------
+    q : array_like
+        Of the loss |Δ|^q; 0 is the logarithm.
+    s : float
+        Of the resource: 1 bounds the code's length ∫√F dθ, 2 the total information ∫F dθ.
+
+    Notes
+    -----
+    Setting the derivative of :math:`p F^{-q/2} + \lambda F^{s/2}` with respect to F to zero leaves
+    :math:`F^{(s+q)/2} \propto p`. For s = 1 this is Wang, Stocker and Lee's (2012) result, and for q = 0 the
+    information maximising code, √F ∝ p.
+    """
+    checks.number("s", s, above=0)
+    return 1 / (s + _losses(q))
+
+
+def joint_exponent(q: ArrayLike) -> NDArray[np.float64]:
+    r"""Return α of Ganguli and Simoncelli's (2014) population code, bounded in neurons and in spikes: 1/(1 + 3q/2).
+
+    Parameters
+    ----------
+    q : array_like
+        As in `exponent`.
+
+    Notes
+    -----
+    Cells of density d and gain g have F ∝ g d². Minimising ∫p F^(-q/2) dθ while ∫d dθ and ∫p g dθ are bounded gives
+    :math:`g \propto d^{-2q/(2+q)}` from the derivative with respect to g, then :math:`p \propto d^{(2+3q)/(2+q)}`, and
+    :math:`\sqrt F \propto d^{2/(2+q)} \propto p^{2/(2+3q)}`.
+    """
+    return 1 / (1 + 1.5 * _losses(q))
+
+
+def root_information(density: ArrayLike, alpha: float, cost: ArrayLike = 1.0) -> NDArray[np.float64]:
+    r"""Return the predicted √F, (density / cost)^alpha, with a geometric mean of 1 over the angles.
+
+    Parameters
+    ----------
+    density : array_like, shape (angle,)
+        Positive, at equally spaced angles; its unit does not matter.
+    alpha : float
+        Such as `exponent` or `joint_exponent` gives.
+    cost : array_like, shape (angle,)
+        What a unit of the resource costs at each angle: ∫cost F^(s/2) dθ is bounded.
+
+    Returns
+    -------
+    array, shape (angle,)
+        Relative to its own scale, which the size of the resource fixes.
+    """
+    logarithm = alpha * np.log(np.asarray(density, np.float64) / cost)
+    return np.exp(logarithm - logarithm.mean())
+
+
+def fixed_point(cost: ArrayLike, target: ArrayLike = 1.0, power: float = 1.0) -> NDArray[np.float64]:
+    r"""Return the density under which the optimal code has √F ∝ target: cost · target^power, summing to 1.
+
+    With a flat target this is the cost itself, whatever the loss: the fixed point of adapting a density until
+    information is uniform identifies the constraint (Rast and Drugowitsch 2020).
+
+    Parameters
+    ----------
+    cost : array_like, shape (angle,)
+        As in `root_information`.
+    target : array_like, shape (angle,)
+        Any scale.
+    power : float
+        1/α, s + q for a single resource.
+
+    Returns
+    -------
+    array, shape (angle,)
+    """
+    density = np.asarray(cost, np.float64) * np.asarray(target, np.float64) ** power
+    return density / density.sum()
+
+
+def null_exponent(steps: ArrayLike, log_root: ArrayLike) -> NDArray[np.float64]:
+    r"""Return α₀ = d log √F / d log(steps): the exponent if all a density does is train some angles for longer.
+
+    An angle shown p/p₀ times as often as under the uniform density p₀ has had p/p₀ times as many steps. If these are
+    all that counts, √F ∝ p^α₀ whatever is optimal.
+
+    Parameters
+    ----------
+    steps : array_like, shape (step,)
+        Lengths of training under the uniform density.
+    log_root : array_like, shape (..., step)
+        ½ log F after each, averaged over the circle.
+
+    Returns
+    -------
+    array, shape (...)
+        Slope of the least-squares line.
+    """
+    x = np.log(steps) - np.log(steps).mean()
+    return (np.asarray(log_root, np.float64) * x).sum(-1) / (x**2).sum()
+
+
+def _losses(q: ArrayLike) -> NDArray[np.float64]:
+    q = np.asarray(q, np.float64)
+    if (q < 0).any():
+        raise ValueError(f"q must not be negative, for losses grow with the error, not {q.min():g}")
+    return q
+
+
+def concentration(log_ratio: xr.DataArray, density: xr.DataArray, least: float = 0.1) -> xr.Dataset:
+    """Fit α of √F ∝ p^α where the density is not small, by least squares of log √F against log p.
+
+    Parameters
+    ----------
+    log_ratio : DataArray (..., angle)
+        ½ log of the ratio of F after training with the density to F after training with a uniform one.
+    density : DataArray (..., angle)
+        Any unit; its dimensions are some of `log_ratio`'s.
+    least : float
+        Share of the density's maximum below which angles are left out.
+
+    Returns
+    -------
+    Dataset
+        ``exponent`` α, ``offset`` (½ log ratio where the density is at its geometric mean over the angles kept) and
+        ``scatter``, the root mean square of what the line leaves, with n - 2 in the denominator; dimensions (...).
+    """
+    x = np.log(density.where(density > least * density.max("angle")))
+    y = log_ratio.where(np.isfinite(x))
+    x, offset = x - x.mean("angle"), y.mean("angle")
+    slope = (x * y).sum("angle") / (x**2).sum("angle")
+    left = ((y - offset - slope * x) ** 2).sum("angle") / (x.count("angle") - 2)
+    return xr.Dataset({"exponent": slope, "offset": offset, "scatter": np.sqrt(left)})
+
+
+def inverse_line(exponents: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
+    """Fit 1/α = a + b q by least squares of α itself, whose errors stay bounded where α comes near 0.
+
+    Parameters
+    ----------
+    exponents : array_like, shape (replicate, loss)
+        α of each replicate and loss; it may be negative here and there.
+    q : array_like, shape (loss,)
+        The losses' exponents.
+
+    Returns
+    -------
+    array, shape (replicate, 2)
+        One (a, b) per replicate, linearised about the fit to the replicates' mean: their mean is that fit, and the
+        standard error of their mean is the fit's (delta method).
+
+    Raises
+    ------
+    ValueError
+        If the replicates' mean of α is not positive on average over losses: then no such line describes it.
+    """
+    exponents, q = np.asarray(exponents, np.float64), np.asarray(q, np.float64)
+    mean = exponents.mean(0)
+    if not mean.mean() > 0:
+        raise ValueError(f"1/α has no line where α is not positive, but its mean is {mean.mean():.3g}")
+    ends = np.array([q.min(), q.max()])
+    share = (q - ends[0]) / (ends[1] - ends[0])
+    weights = np.stack([1 - share, share], -1)
+    found = least_squares(lambda at: 1 / (weights @ (1 / at)) - mean, np.full(2, mean.mean()), bounds=(1e-3, np.inf))
+    line = np.linalg.solve(np.stack([np.ones(2), ends], -1), 1 / found.x)
+    design = -np.stack([np.ones(len(q)), q], -1) / (line[0] + line[1] * q)[:, None] ** 2
+    return line + (exponents - mean) @ np.linalg.pinv(design).T

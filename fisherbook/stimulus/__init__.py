@@ -1,0 +1,1 @@
+"""Faces, and the stimulus that shows them at any angle."""

@@ -1,0 +1,121 @@
+"""Gain and noise of linear systems whose answer is known."""
+
+import numpy as np
+import pytest
+
+from fisherbook.iteration import gain
+from fisherbook.statistics import findings
+
+G = np.array([0.4, 0.15, 0.0, -0.05])
+PARTS = {"fixed": np.array([4.0, 1.0, 0.5, 0.0]), "pretraining": np.array([1.0, 3.0, 0.0, 0.5]),
+         "fresh": np.array([2.0, 5.0, 1.0, 0.25])}  # fmt: skip
+
+
+def complex_normal(rng, *shape):
+    """Complex normal numbers of mean square 1."""
+    return rng.normal(size=(*shape, 2)) @ np.array([1, 1j]) / np.sqrt(2)
+
+
+def constant(rng, networks, draws=()):
+    """Noise (*draws, network, frequency) that stays the same in all fine-tunings of a network."""
+    own = np.sqrt(PARTS["pretraining"]) * complex_normal(rng, *draws, networks, len(G))
+    return np.sqrt(PARTS["fixed"]) * np.exp(1j * np.arange(len(G))) + own
+
+
+def drawn(rng, constants, replicates):
+    """Noise (network, replicate, frequency), or with further dimensions in front."""
+    shape = (*constants.shape[:-1], replicates, constants.shape[-1])
+    return constants[..., None, :] + np.sqrt(PARTS["fresh"]) * complex_normal(rng, *shape)
+
+
+def test_the_three_parts_of_the_noise_are_unbiased():
+    rng = np.random.default_rng(0)
+    values = np.moveaxis(drawn(rng, constant(rng, 4, (4000,)), 3), 0, -1)  # draws go last: components takes any shape
+    found = gain.components(values)
+    for name, part in found.items():
+        error = part.std(-1) / np.sqrt(part.shape[-1])
+        assert np.all(np.abs(part.mean(-1) - PARTS[name]) < 4 * error), name
+        assert np.all(error < 0.05), name
+
+
+def test_the_three_parts_add_up_to_the_mean_square():
+    values = drawn(np.random.default_rng(1), constant(np.random.default_rng(2), 3), 4)
+    np.testing.assert_allclose(sum(gain.components(values).values()), (np.abs(values) ** 2).mean((0, 1)))
+
+
+def test_parts_of_values_that_all_agree_are_fixed():
+    found = gain.components(np.full((3, 2, 1), 2 + 1j))
+    np.testing.assert_allclose([found["fixed"], found["pretraining"], found["fresh"]], [[5], [0], [0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 2), (4, 1, 2)])
+def test_a_single_network_or_replicate_has_no_parts(shape):
+    with pytest.raises(ValueError, match="at least 2"):
+        gain.components(np.ones(shape))
+
+
+def test_response_finds_gain_and_coupling_whatever_is_common_or_even():
+    rng = np.random.default_rng(3)
+    pairs = 4000
+    matrix = np.diag(G).astype(complex)
+    matrix[2, 0], matrix[0, 3] = 0.2j, -0.1
+    drive = 0.3 * np.exp(2j * np.pi * rng.random((pairs, 4)))
+    common = complex_normal(rng, pairs, 4)
+    even = common + 0.5 * drive[:, ::-1] ** 2
+    plus, minus = (even + sign * drive @ matrix.T + 0.02 * complex_normal(rng, pairs, 4) for sign in (1, -1))
+    found = gain.response(plus, minus, drive)
+    error = found.std(0) / np.sqrt(pairs)
+    assert np.all(np.abs(found.mean(0) - matrix) < 4 * error)
+    assert error.max() < 0.01
+
+
+def test_a_single_noiseless_frequency_has_its_gain_exactly():
+    drive = np.array([[0.3 * np.exp(0.7j)]])
+    np.testing.assert_allclose(gain.response(0.4 * drive + 9, -0.4 * drive + 9, drive), [[[0.4]]])
+
+
+def test_without_gain_constant_noise_drifts_and_fresh_noise_diffuses():
+    for n in (0, 1, 5):
+        np.testing.assert_allclose(gain.amplification(0.0, n), (n**2, n))
+
+
+@pytest.mark.parametrize("scheme", [{}, {"rate": 0.3}, {"reversion": np.array([0, 0, 0.5, 0.5])}])
+def test_predicted_variance_is_that_of_simulated_chains(scheme):
+    rng = np.random.default_rng(4)
+    networks, steps, replicates = 20000, 6, 2
+    constants = constant(rng, networks)
+    rate, reversion = scheme.get("rate", 1), scheme.get("reversion", 0)
+    chains = np.zeros((networks, 2, len(G)), complex)
+    for _ in range(steps):
+        noise = np.stack([drawn(rng, constants, replicates).mean(1) for _ in range(2)], 1)
+        chains = (1 - reversion) * chains - rate * (G * chains + noise)
+    drift, diffusion = (part[0] for part in gain.predicted(G, PARTS, [steps], replicates, **scheme))
+    found = gain.components(chains)
+    np.testing.assert_allclose(found["fixed"] + found["pretraining"], drift, rtol=0.05)
+    np.testing.assert_allclose(found["fresh"], diffusion, rtol=0.05)
+
+
+def test_stationary_variance_is_the_limit_of_many_steps():
+    for scheme in ({"rate": 0.5}, {"reversion": 0.3}):
+        stationary = gain.amplification(G[:2], np.inf, **scheme)
+        np.testing.assert_allclose(gain.amplification(G[:2], 2000, **scheme), stationary, rtol=1e-6)
+
+
+def test_no_stationary_variance_without_gain_or_reversion():
+    assert np.isinf(gain.amplification(G[2:], np.inf)).all()
+    assert np.isfinite(gain.amplification(G[2:], np.inf, reversion=0.5)).all()
+
+
+def test_pseudovalues_of_a_mean_are_the_values_and_their_spread_is_the_variance_of_a_function():
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=7)
+    np.testing.assert_allclose(findings.jackknife(np.mean, values), values)
+    many = rng.normal(2, 1, (400, 12))
+    found = np.array([findings.jackknife(lambda x: np.log(x.mean()), draw) for draw in many])
+    expected = np.log(many.mean(1)).std()
+    assert np.sqrt((found.var(1, ddof=1) / 12).mean()) == pytest.approx(expected, rel=0.1)
+
+
+def test_arrays_of_different_networks_are_refused():
+    with pytest.raises(ValueError, match="array 1 has 3, array 2 has 4"):
+        findings.jackknife(lambda a, b: 0, np.ones(3), np.ones(4))

@@ -1,0 +1,96 @@
+"""Runs laid side by side, on a book of two pages."""
+
+import json
+import re
+from datetime import date
+
+import nbformat
+import pytest
+from small_book import FINDING, PARAMETERS, small_book, write_notebook
+
+from fisherbook.publishing import execute, reports
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = small_book(tmp_path_factory.mktemp("reports"))
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, FINDING)
+    return root
+
+
+@pytest.fixture
+def no_site(monkeypatch):
+    """Leave Jupyter Book out."""
+    monkeypatch.setattr(execute, "build_site", lambda root, copy, output, *options: output / "_build" / "html")
+
+
+@pytest.fixture(scope="module")
+def runs(root):
+    return [execute.execute("first", [f"replicates={n}"], root=root) for n in (2, 7)]
+
+
+def test_a_run_is_told_with_what_differs_from_the_book(root, no_site, runs):
+    page, missing = reports.rerun("first", ["replicates=2"], root=root).splitlines()
+    assert page.endswith("first.html")
+    assert missing == "the book was not built, so there is nothing to compare it with"
+    execute.build(root=root)
+    assert reports.rerun("first", ["replicates=2"], root=root).splitlines()[1:] == [
+        "replicates = 2 (quick: 4)",
+        "Replicates are many: inconclusive, 2.00 [1.78, 2.22] (quick: reproduced, 4.00 [3.78, 4.22])",
+    ]
+
+
+def test_two_runs_are_laid_side_by_side(root, runs, monkeypatch):
+    monkeypatch.chdir(root)
+    page = reports.compare(*(str(run.relative_to(root)) for run in runs))
+    shown = re.sub("<[^>]+>", "", page.read_text())  # a verdict is drawn as a chip
+    assert "inconclusive: 2.00 [1.78, 2.22]" in shown
+    assert "reproduced: 7.00 [6.78, 7.22]" in shown
+    assert "replicates: A 2, B 7" in shown
+
+
+def test_a_sweep_reports_every_combination(root, monkeypatch):
+    sources = []
+    monkeypatch.setattr(execute, "report", lambda notebook, root: sources.append(nbformat.writes(notebook)))
+    settings = ["replicates=4", "replicates=5", "kappa=0.1", "kappa=0.2"]
+    reports.sweep("first", settings, root=root)
+    for n in (4, 5):
+        for kappa in (0.1, 0.2):
+            assert f"replicates={n}, kappa={kappa}" in sources[0]
+
+
+def test_a_table_of_runs_has_a_row_for_each_claim(root, runs):
+    table = reports.table([str(run) for run in runs], ["few", "many"])
+    assert table.run.tolist() == ["few", "many"]
+    assert table.estimate.tolist() == [2, 7]
+    assert table.verdict.tolist() == ["inconclusive", "reproduced"]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda root: reports.compare("quick/frist", "quick/first", root), "there is no run 'quick/frist'"),
+        (lambda root: reports.sweep("first", ["replicates=4"], root=root), "a sweep needs a parameter with several"),
+    ],
+)
+def test_what_cannot_be_reported_is_told_in_a_sentence(root, call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(root)
+
+
+def test_published_results_are_verified_within_their_errors(root, no_site):
+    noisy = FINDING.replace("Estimate(replicates, 0.1", "Estimate(4 + shift, 0.1")
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS + "\nshift: float = 0.0  # of the estimate", noisy)
+    execute.build("published", root)
+    profile, folder = root / "book" / "profiles" / "verify.yml", root / "data" / "results" / "first"
+    folder.mkdir(parents=True)
+    profile.write_text("first: {shift: 0.2}\n")
+    assert "Replicates are many: 4.20" in reports.verify(root=root)
+    told = json.loads((folder / reports.VERIFIED).read_text())
+    assert told == {"date": str(date.today()), "estimates": 1, "agree": 1}
+    profile.write_text("first: {shift: 0.5}\n")
+    with pytest.raises(RuntimeError, match=r"1 of 1 estimates differ.*\n.*DIFFERS"):
+        reports.verify(["first"], root=root)
+    assert json.loads((folder / reports.VERIFIED).read_text())["agree"] == 0
+    with pytest.raises(ValueError, match="did you mean 'first'"):
+        reports.verify(["frist"], root=root)

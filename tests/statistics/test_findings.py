@@ -1,0 +1,237 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from fisherbook.statistics import findings
+from fisherbook.statistics.estimates import Estimate
+from fisherbook.statistics.findings import Claim, judge
+
+
+def verdict(claim, value, standard_error, dof=1e6, replicates=8, people=None):
+    return judge({claim: Estimate(value, standard_error, dof, replicates, people)})[0].verdict
+
+
+ABOVE = Claim("more than half", "above", 0.5)
+BELOW = Claim("less than half", "below", 0.5)
+SIMILAR = Claim("an exponent of one", "similar", 0.1, target=1.0)
+RATIO = Claim("the same within 1.5", "similar", 1.5, ratio=True)
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "expected"),
+    [
+        (ABOVE, 0.55, "reproduced"),
+        (ABOVE, 0.51, "inconclusive"),
+        (ABOVE, 0.45, "not reproduced"),
+        (BELOW, 0.45, "reproduced"),
+        (BELOW, 0.49, "inconclusive"),
+        (BELOW, 0.55, "not reproduced"),
+        (SIMILAR, 1.05, "reproduced"),
+        (SIMILAR, 1.09, "inconclusive"),
+        (SIMILAR, 0.85, "not reproduced"),
+        (RATIO, np.log(1.4), "reproduced"),
+        (RATIO, np.log(1.49), "inconclusive"),
+        (RATIO, np.log(0.6), "not reproduced"),
+    ],
+)
+def test_the_verdict_is_the_side_on_which_the_whole_interval_lies(claim, value, expected):
+    assert verdict(claim, value, standard_error=0.02) == expected
+
+
+def test_an_interval_that_covers_the_whole_region_of_similarity_is_inconclusive():
+    assert verdict(SIMILAR, 1.0, standard_error=1.0) == "inconclusive"
+
+
+@given(st.floats(-3, 3), st.floats(0.01, 2), st.integers(3, 40))
+def test_the_rule_is_the_one_of_the_95_percent_interval(value, standard_error, dof):
+    low, high = Estimate(value, standard_error, dof, 8).interval()
+    expected = "reproduced" if low > 0.5 else "not reproduced" if high < 0.5 else "inconclusive"
+    assert verdict(ABOVE, value, standard_error, dof) == expected
+    inside = low > 0.9 and high < 1.1
+    outside = high < 0.9 or low > 1.1
+    expected = "reproduced" if inside else "not reproduced" if outside else "inconclusive"
+    assert verdict(SIMILAR, value, standard_error, dof) == expected
+
+
+def test_a_statistic_within_half_an_interval_of_its_threshold_is_inconclusive():
+    half = np.diff(Estimate(0, 0.1, 5, 6).interval())[0] / 2
+    assert verdict(ABOVE, 0.5 + 0.99 * half, 0.1, dof=5) == "inconclusive"
+    assert verdict(ABOVE, 0.5 + 1.01 * half, 0.1, dof=5) == "reproduced"
+
+
+def test_too_few_replicates_or_people_are_inconclusive_and_say_so():
+    for replicates, people, reason in (
+        (3, None, "3 replicates where 4 are needed"),
+        (8, 4, "4 people where 5 are needed"),
+    ):
+        (finding,) = judge({ABOVE: Estimate(9.0, 0.01, 5, replicates, people)})
+        assert finding.verdict == "inconclusive"
+        assert finding.reason == reason
+    assert verdict(ABOVE, 9.0, 0.01, dof=4, replicates=4, people=5) == "reproduced"
+
+
+def test_a_single_replicate_has_no_interval_and_no_verdict():
+    estimate = findings.over_replicates([0.7])
+    (finding,) = judge({ABOVE: estimate})
+    assert finding.verdict == "inconclusive"
+    assert finding.row["number"] == "0.7 (no interval)"
+
+
+def test_an_exact_statistic_is_decided_by_its_side():
+    assert verdict(ABOVE, 0.6, 0.0) == "reproduced"
+    assert verdict(ABOVE, 0.5, 0.0) == "inconclusive"
+
+
+def test_holm_asks_the_first_of_two_claims_for_a_97_5_percent_interval_and_the_second_for_95():
+    first, second = Claim("a", "above", 0.0), Claim("b", "above", 0.0)
+
+    def verdicts(*z):
+        found = judge({c: Estimate(x, 1.0, 1e9, 8) for c, x in zip((first, second), z, strict=True)})
+        return [f.verdict for f in found], [round(f.level, 4) for f in found]
+
+    z95, z975 = stats.norm.ppf(0.975), stats.norm.ppf(0.9875)
+    assert verdicts(z975 + 0.01, z95 + 0.01) == (["reproduced"] * 2, [0.975, 0.95])
+    assert verdicts(z975 + 0.01, z95 - 0.01) == (["reproduced", "inconclusive"], [0.975, 0.95])
+    assert verdicts(z95 + 0.01, z975 - 0.01) == (["inconclusive"] * 2, [0.975, 0.975])
+    assert verdicts(-z975 - 0.01, z95 + 0.01)[0] == ["not reproduced", "reproduced"]
+
+
+def test_holm_keeps_the_chance_of_any_wrong_verdict_below_five_percent(rng):
+    claims = [Claim(str(k), "above", 0.0) for k in range(4)]
+    wrong = 0
+    for _ in range(400):
+        values = rng.normal(size=(4, 6)).astype(float)  # every statistic at its threshold
+        results = {c: findings.over_replicates(v) for c, v in zip(claims, values, strict=True)}
+        wrong += any(f.verdict != "inconclusive" for f in judge(results))
+    assert wrong <= stats.binom.ppf(0.999, 400, 0.05)
+
+
+def test_replicate_interval_is_students():
+    values = [0.1, 0.4, 0.3, 0.6]
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    np.testing.assert_allclose(findings.over_replicates(values).interval(), expected)
+
+
+def test_crossed_variance_is_right_on_average_where_networks_and_people_both_vary(rng):
+    replicates, people, draws = 8, 12, 4000
+    sd_replicate, sd_person, sd_residual = 1.0, 0.7, 0.5
+    values = (
+        rng.normal(0, sd_replicate, (draws, replicates, 1))
+        + rng.normal(0, sd_person, (draws, 1, people))
+        + rng.normal(0, sd_residual, (draws, replicates, people))
+    )
+    truth = sd_replicate**2 / replicates + sd_person**2 / people + sd_residual**2 / replicates / people
+    estimates = [findings.over_replicates_and_people(table) for table in values]
+    variance = np.mean([e.standard_error**2 for e in estimates])
+    assert variance == pytest.approx(truth, rel=0.05)
+    covered = np.mean([e.interval()[0] < 0 < e.interval()[1] for e in estimates])
+    assert 0.945 < covered < 0.985
+    assert estimates[0].dof == 7
+
+
+def test_crossed_variance_never_falls_below_either_of_its_parts(rng):
+    table = rng.normal(size=(5, 6))  # no main effects: the difference of mean squares is often negative
+    estimate = findings.over_replicates_and_people(table)
+    parts = table.mean(1).var(ddof=1) / 5, table.mean(0).var(ddof=1) / 6
+    assert estimate.standard_error**2 >= max(parts)
+
+
+def test_pseudovalues_of_a_mean_are_the_values(rng):
+    table = rng.normal(size=(3, 7))
+    without = (table.sum(1, keepdims=True) - table) / 6
+    np.testing.assert_allclose(findings.pseudovalues(table.mean(1), without), table)
+
+
+def test_jackknife_of_a_variance_is_unbiased(rng):
+    table = rng.normal(size=(1, 9))
+    without = np.array([[np.delete(table[0], p).var() for p in range(9)]])
+    estimate = findings.pseudovalues(table.var(1), without).mean()
+    assert estimate == pytest.approx(table.var(ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("s", "bove", 0.0),
+            "direction must be one of above, below, similar, not 'bove'; did you mean 'above'",
+        ),
+        (("s", "similar", 0.0), "margin must be a number above 0, not 0.0"),
+        (("s", "similar", 0.9, None, True), "margin must be a number above 1, not 0.9"),
+        (("s", "above", 0.9, 1.0), "target belongs to a claim that is 'similar', not 'above'"),
+        (("s", "above", 0.9, None, False, "rad^-2"), "units must be one of 1, rad, rad-1, rad-2"),
+    ],
+)
+def test_a_claim_that_cannot_be_meant_is_refused_in_a_sentence(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence.replace("^", r"\^")):
+        Claim(*arguments)
+
+
+def test_missing_replicates_are_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="1 of 3 are not finite"):
+        findings.over_replicates([1.0, np.nan, 2.0])
+    with pytest.raises(ValueError, match=r"must have the dimensions \(replicate, person\), not shape \(3,\)"):
+        findings.over_replicates_and_people([1.0, 2.0, 3.0])
+
+
+def test_table_shows_the_whole_claim_with_its_rule_and_a_ratio_as_a_ratio():
+    claim = Claim("a" * 90, "similar", 1.5, ratio=True)
+    (finding,) = judge({claim: Estimate(0.0, 0.1, 1e9, 8, people=4)})
+    shown = findings.table([finding])
+    expected = ["1.00 [0.82, 1.22]", "in [0.667, 1.5]", "8 networks, 4 people"]
+    assert shown.data.iloc[0].tolist()[1:-1] == expected
+    assert shown.data.verdict[0] == "inconclusive: 4 people where 5 are needed"
+    assert "a" * 90 in shown.to_html()
+    assert shown.to_html() == findings.table([finding]).to_html()
+    assert str(finding) == "a" * 90 + ": inconclusive"
+
+
+def test_claims_are_announced_with_what_decides_them_before_there_is_a_result():
+    shown = findings.announce(Claim("F < G", "similar", 1.5, ratio=True), Claim("F grows", "above", 0.05))
+    assert shown.data.to_numpy().tolist() == [["F < G", "in [0.667, 1.5]"], ["F grows", "> 0.05"]]
+    assert "F &lt; G" in shown.to_html()
+
+
+def test_agreement_of_curves_is_what_their_common_part_says():
+    angles = np.linspace(-np.pi, np.pi, 64, endpoint=False)
+    own = np.array([np.cos(k * angles) for k in range(2, 8)])
+    plain = {r: ((r - 1) / (2 * r)) ** 0.5 for r in (5, 6)}  # of a common curve as large as each one's own
+    found = findings.agreement(3 + np.sin(angles) + own)
+    assert np.isclose(found.value, 6 * plain[6] - 5 * plain[5]) and abs(found.value - 0.5**0.5) < 0.005
+    assert (found.replicates, found.dof) == (6, 5) and found.standard_error < 1e-6
+    copies = findings.agreement(np.outer([1, 2, 3], np.sin(angles)))
+    assert np.isclose(copies.value, 1)
+
+
+def test_agreement_of_unrelated_curves_is_zero_and_its_interval_covers_that():
+    rng = np.random.default_rng(0)
+    found = [findings.agreement(rng.normal(size=(6, 30))) for _ in range(1000)]
+    assert abs(np.mean([one.value for one in found])) < 0.02
+    covered = np.mean([low < 0 < high for low, high in (one.interval() for one in found)])
+    assert covered > 0.9
+
+
+def test_a_row_holds_what_a_table_or_a_file_needs():
+    claim = Claim("F grows", "below", 0.5, units="rad-2")
+    (finding,) = judge({claim: Estimate(-0.2, 0.031, 1e9, 8)})
+    row = finding.row
+    assert row["number"] == "−0.200 [−0.261, −0.139] rad⁻²"
+    assert (row["rule"], row["verdict"], row["over"]) == ("< 0.5", "reproduced", "8 networks")
+    assert json.loads(json.dumps(row))["thresholds"] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("shown", "number"),
+    [
+        ((1.00002, 0.99954, 1.00049), "1.0000 [0.9995, 1.0005]"),
+        ((256.2, 225.1, 287.4), "256 [225, 287]"),
+        ((2.5e-7, 1e-7, 4e-7), "2.5e−07 [1e−07, 4e−07]"),
+        ((0.0, 0.0, 0.0), "0.0 [0.0, 0.0]"),
+    ],
+)
+def test_a_number_is_rounded_to_what_its_interval_says(shown, number):
+    assert findings._number(*shown) == number
