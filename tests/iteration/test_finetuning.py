@@ -16,7 +16,7 @@ STIMULUS = {"source": "orl", "size": 16, "folds": 2, "limit": 100}
 SCRIPT = """
 import sys, torch, fisherbook as fb
 torch.set_num_threads(1)
-from fisherbook import schemes
+from fisherbook.iteration import schemes
 from test_finetuning import networks, STIMULUS
 from fisherbook.store import Store
 from pathlib import Path

@@ -126,7 +126,7 @@ def test_digest_changes_with_data_size_split_seed_and_folds():
 
 def test_digest_is_the_same_in_another_process():
     digests = "[load_faces(source, 16, folds=3).digest for source in ('orl', 'gratings')]"
-    code = f"from fisherbook.faces import load_faces; print({digests})"
+    code = f"from fisherbook.stimulus.sources import load_faces; print({digests})"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CHECKOUT)
     assert made.stdout.strip() == str([load_faces(source, 16, folds=3).digest for source in ("orl", "gratings")])
 
