@@ -50,10 +50,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _compare(compare: Callable[..., bool], found: list, committed: list, *options: Any) -> bool:
-    for new, old in zip(found, committed, strict=False):
-        if new.get("name") == old.get("name") == "stdout":
-            new["text"] = _agreed(new["text"], old["text"])
-    return compare(found, committed, *options)
+    printed = [[one for one in outputs if one.get("name") == "stdout"] for outputs in (found, committed)]
+    for new, old in zip(*printed, strict=False):
+        new["text"] = _agreed(new["text"], old["text"])
+    return compare(*printed, *options)
 
 
 def _agreed(found: str, committed: str) -> str:

@@ -1,7 +1,7 @@
 from . import figures
 from .angles import Density, grid, tabulated, uniform, von_mises
-from .checks import FewFaces
-from .experiment import measure, measure_increments, sweep
+from .checks import FewFaces, listed, numbers
+from .experiment import lazily, measure, random_angles, sweep
 from .fisher import calibration, intervals, sampling
 from .fisher.calibration import plan_faces
 from .fisher.estimate import ESTIMATORS, estimate
@@ -26,8 +26,8 @@ from .stimulus.stimulus import Stimulus
 
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
-    "Faces", "FeatureBank", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration", "curves",
-    "distances", "estimate", "figures", "findings", "gain", "grid", "halves", "increments", "intervals", "keep",
-    "load_faces", "log_fisher", "measure", "measure_increments", "open_results", "plan_faces", "power_law", "record",
-    "sampling", "sweep", "tabulated", "train", "uniform", "von_mises",
+    "Faces", "FeatureBank", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration",
+    "curves", "distances", "estimate", "figures", "findings", "gain", "grid", "halves", "increments", "intervals",
+    "keep", "lazily", "listed", "load_faces", "log_fisher", "measure", "numbers", "open_results", "plan_faces",
+    "power_law", "random_angles", "record", "sampling", "sweep", "tabulated", "train", "uniform", "von_mises",
 ]  # fmt: skip

@@ -108,16 +108,26 @@ class Density:
         return wrap(np.interp(uniforms, cumulative, edges))
 
 
-def uniform(low: float = -np.pi, high: float = np.pi) -> Density:
-    """Return the uniform density on the arc from `low` to `high` (rad), by default the whole circle."""
+def uniform(low: ArrayLike = -np.pi, high: ArrayLike = np.pi) -> Density | tuple[Density, ...]:
+    """Return the uniform density on the arc from `low` to `high` (rad), by default the whole circle.
+
+    Arrays, shape (replicate,), give a tuple with a density for each replicate.
+    """
+    if np.ndim(low) or np.ndim(high):
+        return tuple(uniform(*ends) for ends in zip(*np.broadcast_arrays(low, high), strict=True))
     low, high = float(low), float(high)
     if not 0 < high - low <= 2 * np.pi + 1e-12:
         raise ValueError(f"uniform needs low < high at most one turn apart, not low={low:g} and high={high:g}")
     return Density("uniform", (low, high))
 
 
-def von_mises(loc: float = 0.0, kappa: float = 1.0) -> Density:
-    """Return the von Mises density with mean direction `loc` (rad) and concentration `kappa` (at least 0)."""
+def von_mises(loc: ArrayLike = 0.0, kappa: float = 1.0) -> Density | tuple[Density, ...]:
+    """Return the von Mises density with mean direction `loc` (rad) and concentration `kappa` (at least 0).
+
+    An array of directions, shape (replicate,), gives a tuple with a density for each replicate.
+    """
+    if np.ndim(loc):
+        return tuple(von_mises(one, kappa) for one in np.asarray(loc))
     if not 0 <= kappa < np.inf:
         raise ValueError(f"kappa must be a finite number of at least 0, not {kappa!r}")
     return Density("von_mises", (float(wrap(float(loc))), float(kappa)))

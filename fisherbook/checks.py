@@ -58,3 +58,29 @@ def shape(argument: str, came: Sequence[int], *names: str) -> None:
     """Raise a ValueError unless an array of shape `came` has one dimension per name."""
     if len(came) != len(names):
         raise ValueError(f"{argument} must have the dimensions ({', '.join(names)}), not shape {tuple(came)}")
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the words of a parameter that lists several, separated by commas.
+
+    Examples
+    --------
+    >>> listed("cosine, absolute")
+    ('cosine', 'absolute')
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(text: str) -> tuple[int | float, ...]:
+    """Return the numbers of a parameter that lists several, separated by commas: whole ones as int.
+
+    Examples
+    --------
+    >>> numbers("60, 20, 0.5")
+    (60, 20, 0.5)
+    """
+    try:
+        found = [float(word) for word in listed(text)]
+    except ValueError:
+        raise ValueError(f"numbers separated by commas are needed, as in '60, 20', not {text!r}") from None
+    return tuple(int(x) if x.is_integer() else x for x in found)

@@ -2,10 +2,12 @@
 
 import functools
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,8 @@ from .statistics import curves
 from .stimulus.stimulus import Stimulus
 from .store import Store, closure, default_store, digest, made_by
 
-_ORDER = ("stage", "replicate", "split", "layer", "estimator", "angle", "step")
+_LAYOUT = "@layout"
+_ORDER = ("stage", "replicate", "split", "part", "layer", "estimator", "lag", "angle", "step")
 
 
 def measure(
@@ -40,7 +43,12 @@ def measure(
     estimators: Sequence[str] = ("tangent",),
     splits: Sequence[str] = ("train", "test"),
     layers: Sequence[str] = ("output",),
+    parts: str | int | Mapping[str, ArrayLike] | None = None,
+    about: ArrayLike | None = None,
+    lags: Sequence[float] = (),
+    directions: int | None = None,
     delta: float = 0.05,
+    pairs: bool = False,
     seed: int = 0,
     device: str = "auto",
     memory: str | int = "1 GiB",
@@ -49,12 +57,13 @@ def measure(
 ) -> xr.Dataset:
     """Train an ensemble, and measure the Fisher information about the angle after every stage.
 
-    The untrained network is measured too, as stage ``initial``. Whatever of this the store has is not computed again:
-    weights by replicate and stage, and measurements by replicate and stage.
+    The untrained network is measured too, as stage ``initial``. Equally many faces of every split are shown, the first
+    ones, which are ordered by person. Whatever of this the store has is not computed again: weights and measurements
+    are kept by replicate and stage.
 
     Parameters
     ----------
-    stimulus : Stimulus
+    stimulus : Stimulus or FeatureBank
     network : Network
     stages : sequence of Stage
     replicates : int or sequence of int
@@ -62,13 +71,25 @@ def measure(
     angles : int or array_like
         That many on the half-open circle, or angles in rad, rising on [-pi, pi).
     estimators : sequence of str
-        Of `ESTIMATORS`.
+        Of `ESTIMATORS`; may be empty, for the plug-in's logarithm alone.
     splits : sequence of str
         Splits of the faces to measure with.
     layers : sequence of str
         Of ``network.layers``.
+    parts : "halves", int or mapping of str to array_like, optional
+        Sets of faces with which the logarithm is measured beside ``all``. ``"halves"`` are two disjoint halves of the
+        people, ``A`` and ``B``; a number is that many ways to halve them, ``A``, ``B``, ``A2``, ``B2``, …; a mapping
+        names positions among the faces shown.
+    about : array_like, shape (replicate,), optional
+        An angle (rad) of each replicate's own, on the grid of angles: its circle is turned so that this lies at 0.
+    lags : sequence of float
+        Δ in rad, for the structure function of the logarithm.
+    directions : int, optional
+        Layers with more units are measured on that many random directions (`Activity.projected`).
     delta : float
         Step in rad of the estimators that compare two angles.
+    pairs : bool
+        Take the logarithm from such pairs of angles as well, instead of from derivatives.
     seed : int
     device : str
         ``"auto"`` takes a GPU where there is one.
@@ -83,80 +104,80 @@ def measure(
     -------
     Dataset
         ``fisher_information`` and ``standard_error`` (rad⁻²; stage, replicate, split, layer, estimator, angle),
-        ``n_faces`` (split), ``bias``, ``rmse`` (rad) and ``encoded_density`` (rad⁻¹) of the reported angle (stage,
-        replicate, split, angle), ``stimulus_density`` (rad⁻¹; stage, angle) and ``training_loss`` (replicate, step).
-        A replicate whose training failed is missing (NaN); with a readout that cannot report every angle, so is the
-        information outside the support of the stage's density.
+        ``log_fisher`` (stage, replicate, split, part, layer, angle), half the plug-in's logarithm, with ``part`` only
+        if `parts` are given; ``bias``, ``rmse`` (rad), ``large_error_share`` and ``encoded_density`` (rad⁻¹) of
+        the reported angle (stage, replicate, split, angle), ``stimulus_density`` (rad⁻¹; stage, angle, and
+        replicate where each has its own), ``n_faces`` and ``training_loss`` (replicate, step). With `lags` also
+        ``structure_function`` and ``fourth_moment`` of the logarithm's increments (…, part, layer, lag) and,
+        with halves, their mean product ``cross_structure``. With `about` the coordinate ``middle`` (replicate)
+        is what lies at angle 0. A replicate whose training failed is missing (NaN); with a readout that cannot
+        report every angle, so is the information outside the support of the stage's density.
+
+    Examples
+    --------
+    >>> stimulus = Stimulus(load_faces("orl", size=16))
+    >>> stages = [Stage("uniform", uniform(), steps=20)]
+    >>> found = measure(stimulus, Network(hidden=(12, 6)), stages, replicates=2, angles=12, progress=False)
+    >>> dict(found.log_fisher.sizes)
+    {'stage': 2, 'replicate': 2, 'split': 2, 'layer': 1, 'angle': 12}
     """
     began = time.monotonic()
-    what = _What(circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), delta)
+    what = _What(
+        circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), parts, tuple(lags), directions,
+        delta, pairs, seed,
+    )  # fmt: skip
     what.check(stimulus, network)
-    stimulus = seen(network, stimulus, seed, choose_device(device), store, progress)
-    if any(isinstance(stage.density, tuple) for stage in stages):
-        raise ValueError("measure takes one density per stage, the same for all replicates")
-    store, device, memory = store or default_store(), choose_device(device), as_bytes(memory)
+    device, memory, store = choose_device(device), as_bytes(memory), store or default_store()
+    stimulus = seen(network, stimulus, seed, device, store, progress)
     ensemble = train(stimulus, network, stages, replicates, seed, device, store=store, progress=progress)
+    middles = None if about is None else _middles(about, what.angles, ensemble.replicate)
     sound = [int(r) for r in ensemble.replicate if r not in ensemble.failures]
     if not sound:
         raise RuntimeError("no replicate was trained to its end; try a lower learning_rate or a clip on the gradient")
     made = made_by("experiment", device=device)
-    parts = {}
+    found = {}
     for stage in tqdm(ensemble.weights, desc="measuring", disable=not progress, leave=False):
         keys = [digest([key, what, stimulus.digest, made]) for key in ensemble.select(sound).keys[stage]]
         compute = functools.partial(
             _measure_stage, what, ensemble, stimulus, stage, dict(zip(keys, sound, strict=True)), memory
         )
-        found = store.fill("measurements", keys, compute, results.save, results.load, ".nc")
-        part = _along("replicate", dict(zip(sound, (found[key] for key in keys), strict=True)))
-        parts[stage] = _on_support(part, ensemble, stage)
-    measured = _along("stage", parts).reindex(replicate=ensemble.replicate).merge(_training_loss(ensemble))
-    n_faces = [len(stimulus.faces.split(split)) for split in splits]
-    density = _stimulus_density(ensemble, what.angles)
-    measured = measured.assign(stimulus_density=density, n_faces=("split", n_faces))
+        pieces = store.fill("measurements", keys, compute, _save_piece, _load_piece, ".npz")
+        part = _along("replicate", dict(zip(sound, (pieces[key] for key in keys), strict=True)))
+        found[stage] = _on_support(part, ensemble, stage)
+    measured = _along("stage", found).reindex(replicate=ensemble.replicate).merge(_training_loss(ensemble))
+    measured = measured.assign(stimulus_density=_stimulus_density(ensemble, what.angles))
+    measured = measured.assign(n_faces=what.faces(stimulus))
+    if middles is not None:
+        measured = _turned(measured, middles)
     parameters = vars(what) | {
         "angles": what.angles.tolist(), "network": network, "stages": list(stages), "rotation": stimulus.rotation,
         "replicates": ensemble.replicate.tolist(),
     }  # fmt: skip
-    source = {"source": stimulus.faces.source, "digest": stimulus.digest}
     measured.attrs = results.provenance(
-        "Fisher information about the angle", parameters, seed=seed, data=source,
-        modules=closure("experiment"), device=device,
-        wall_time=time.monotonic() - began,
+        "Fisher information about the angle", parameters, seed=seed, modules=closure("experiment"), device=device,
+        data={"source": stimulus.faces.source, "digest": stimulus.digest}, wall_time=time.monotonic() - began,
     )  # fmt: skip
-    return results.validate(results.label(measured.transpose(*_ORDER)))
+    order = [name for name in _ORDER if name in measured.dims]
+    return results.validate(results.label(measured.transpose(*order)))
 
 
-def measure_increments(
-    activity: Activity,
-    lags: Sequence[float],
-    parts: Mapping[str, ArrayLike] | None = None,
-    delta: float | None = None,
-    store: Store | None = None,
-) -> xr.DataArray:
-    """Return `log_fisher.increments` of a recorded ensemble, from the store where it was computed before.
+def random_angles(replicates: int, angles: int, seed: int = 0) -> NDArray[np.float64]:
+    """Draw an angle of the grid (rad) for each replicate, such as `measure` takes for `about`.
 
     Parameters
     ----------
-    activity : Activity
-        Of an ensemble, at the base angles.
-    lags, parts, delta
-        As in `log_fisher.increments`.
-    store : Store, optional
-        By default `default_store()`.
+    replicates, angles, seed : int
+        How many to draw, from `grid` of how many.
     """
-    parts = {} if parts is None else {name: np.asarray(chosen) for name, chosen in parts.items()}
-    key = digest([activity.key, activity.angles, list(lags), parts, delta, made_by("experiment")])
+    return circle.grid(angles)[np.random.default_rng(seed).integers(angles, size=replicates)]
 
-    def compute(_missing: list[str]) -> Iterator[tuple[str, xr.Dataset]]:
-        found = log_fisher.increments(activity, lags, parts, delta).rename("increment")
-        found.attrs = {"units": "1", "long_name": "increment of half the logarithm of Fisher information"}
-        found["lag"].attrs = {"units": "rad", "long_name": "lag Δ"}
-        found["part"].attrs = {"units": "1", "long_name": "set of faces"}
-        yield key, results.label(found.to_dataset())
 
-    return (
-        (store or default_store()).fill("increments", [key], compute, results.save, results.load, ".nc")[key].increment
-    )
+def lazily(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that makes something when it is first called, and returns the same from then on.
+
+    A page whose datasets are there already needs neither faces nor networks.
+    """
+    return functools.cache(make)
 
 
 def sweep(
@@ -167,7 +188,8 @@ def sweep(
     Parameters
     ----------
     condition : callable
-        Takes the grid's keys as keywords and returns a Dataset; its results should agree in their other dimensions.
+        Takes the grid's keys as keywords and returns a Dataset; its results must agree in their other dimensions, but
+        for stages: one that a condition lacks is missing (NaN) there.
     grid : mapping of str to sequence
         Values are numbers or text: they become the new dimensions' coordinates.
     scheduler : str, optional
@@ -178,20 +200,32 @@ def sweep(
     """
     if not grid or not all(len(values) for values in grid.values()):
         raise ValueError("grid must name at least one parameter, each with at least one value")
+    for key, values in grid.items():
+        if len(set(values)) < len(values) or not all(isinstance(v, str | int | float | np.number) for v in values):
+            raise ValueError(f"the values of {key} must be different numbers or texts, not {list(values)!r}")
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     if scheduler is None:
-        found = [condition(**c) for c in tqdm(combinations, desc="sweep", leave=False)]
+        found = [_told(condition, c) for c in tqdm(combinations, desc="sweep", leave=False)]
     else:
         found = _distributed(condition, combinations, scheduler)
     for key, values in reversed(list(grid.items())):  # the last key varies fastest
         found = [
-            _along(key, dict(zip(values, found[k : k + len(values)], strict=True)))
+            _along(key, dict(zip(values, found[k : k + len(values)], strict=True)), ("stage", "step"))
             for k in range(0, len(found), len(values))
         ]
     both = found[0]
     for key in grid:
-        both[key].attrs = {"units": "1", "long_name": key} | both[key].attrs
-    return results.validate(both)
+        both[key].attrs = {"units": "1", "long_name": key.replace("_", " ")} | both[key].attrs
+    return results.validate(results.label(both))
+
+
+def _told(condition: Callable[..., xr.Dataset], combination: Mapping[str, Any]) -> xr.Dataset:
+    """Call `condition`; if it fails, say with what."""
+    try:
+        return condition(**combination)
+    except (ValueError, RuntimeError) as error:
+        said = ", ".join(f"{name} = {value!r}" for name, value in combination.items())
+        raise type(error)(f"the sweep failed with {said}: {error}") from error
 
 
 def _distributed(
@@ -224,7 +258,7 @@ def _on_worker(condition: Callable[..., xr.Dataset], combination: Mapping[str, A
 
     # On a worker xarray would take a lock of the cluster's for each file, even for one in memory, and not find it.
     with dask.config.set(scheduler="synchronous"):
-        return condition(**combination).load()
+        return _told(condition, combination).load()
 
 
 @dataclass(frozen=True)
@@ -235,9 +269,14 @@ class _What:
     estimators: tuple[str, ...]
     splits: tuple[str, ...]
     layers: tuple[str, ...]
+    parts: str | int | Mapping[str, ArrayLike] | None
+    lags: tuple[float, ...]
+    directions: int | None
     delta: float
+    pairs: bool
+    seed: int
 
-    def check(self, stimulus: Stimulus, network: Network) -> None:
+    def check(self, stimulus: Stimulus | FeatureBank, network: Network) -> None:
         at = self.angles
         if (np.diff(at) <= 0).any() or at[0] < -np.pi or at[-1] >= np.pi:
             raise ValueError("angles must rise on [-pi, pi), each once")
@@ -246,6 +285,31 @@ class _What:
         for argument, names in allowed.items():
             for name in getattr(self, argument):
                 checks.one_of(argument, name, names)
+        for lag in self.lags:
+            checks.number("lags", lag, above=0)
+        if isinstance(self.parts, str):
+            checks.one_of("parts", self.parts, ["halves"])
+        halved = isinstance(self.parts, str | int)
+        if halved and stimulus.faces.identity is None:
+            raise ValueError(f"parts={self.parts!r} halves the people, but {stimulus.faces.source} names none")
+
+    def faces(self, stimulus: Stimulus | FeatureBank) -> int:
+        """How many faces of every split are shown: as many as the smallest has."""
+        return min(len(stimulus.faces.split(split)) for split in self.splits)
+
+    def sets(self, activity: Activity) -> dict[str, NDArray]:
+        """The sets of faces with which the logarithm is measured, by name."""
+        everybody = {"all": np.arange(activity.face.shape[1])}
+        if self.parts is None or isinstance(self.parts, Mapping):
+            return everybody | {name: np.asarray(chosen) for name, chosen in (self.parts or {}).items()}
+        if activity.identity is None:
+            raise ValueError(f"parts={self.parts!r} halves the people, but these faces have no identities")
+        number = 1 if self.parts == "halves" else checks.whole_number("parts", self.parts)
+        halves = [log_fisher.halves(activity.identity[0], self.seed + k) for k in range(number)]
+        suffix = ["", *(str(k + 1) for k in range(1, number))]
+        return everybody | {
+            n + s: half for s, pair in zip(suffix, halves, strict=True) for n, half in zip("AB", pair, strict=True)
+        }
 
 
 def _measure_stage(
@@ -254,33 +318,100 @@ def _measure_stage(
 ) -> Iterator[tuple[str, xr.Dataset]]:  # fmt: skip
     """Measure the replicates whose keys are missing together, and yield one dataset for each."""
     chosen = ensemble.select([replicate_of[key] for key in missing])
+    shown = np.arange(what.faces(stimulus))
     by_split = {}
     for split in what.splits:
-        by_layer = {}
-        for layer in what.layers:
-            # only the output has an estimate to decode; elsewhere that estimator's values are missing
-            names = [n for n in what.estimators if layer == "output" or ESTIMATORS[n].needs != "estimates"]
-            activity = record(chosen, stimulus, what.angles, split, stage, layer, memory)
-            found = estimate(activity, estimator=names, delta=what.delta).drop_vars("n_faces")
-            by_layer[layer] = found.reindex(estimator=list(what.estimators))
-        output = record(chosen, stimulus, what.angles, split, stage, memory=memory)
-        by_split[split] = _along("layer", by_layer).assign(_behaviour(output))
+        recorded = functools.partial(record, chosen, stimulus, what.angles, split, stage, memory=memory)
+        by_layer = {layer: _measure_layer(what, recorded(layer=layer).subset(shown), layer) for layer in what.layers}
+        by_split[split] = _along("layer", by_layer).assign(_behaviour(recorded().subset(shown)))
     measured = results.label(_along("split", by_split))
     yield from ((key, measured.sel(replicate=replicate_of[key], drop=True)) for key in missing)
 
 
-def _along(dimension: str, datasets: Mapping[Any, xr.Dataset]) -> xr.Dataset:
-    """Join datasets that agree in all else along a new dimension, whose coordinate the keys are."""
+def _save_piece(piece: xr.Dataset, path: Path) -> None:
+    """Write what was measured of one replicate: netCDF takes half a second for so many small variables."""
+    layout = {str(name): [list(v.dims), name in piece.coords] for name, v in piece.variables.items()}
+    with path.open("wb") as file:
+        values = {str(name): v.values for name, v in piece.variables.items()}
+        np.savez(file, **{_LAYOUT: np.array(json.dumps(layout))}, **values)
+
+
+def _load_piece(path: Path) -> xr.Dataset:
+    with np.load(path) as file:
+        layout = json.loads(str(file[_LAYOUT]))
+        variables = {name: (dims, file[name]) for name, (dims, _) in layout.items()}
+    return results.label(xr.Dataset(variables).set_coords([name for name, (_, label) in layout.items() if label]))
+
+
+def _measure_layer(what: _What, activity: Activity, layer: str) -> xr.Dataset:
+    """Measure one layer: estimates of Fisher information, half the plug-in's logarithm, and the latter's roughness."""
+    # only the output has an estimate to decode; elsewhere that estimator's values are missing
+    names = [n for n in what.estimators if layer == "output" or ESTIMATORS[n].needs != "estimates"]
+    if what.directions:
+        ((_, one, _),) = activity.at(activity.angles[:1]).chunks(tangents=False)
+        activity = activity.projected(what.directions, what.seed) if one.shape[-1] > what.directions else activity
+    found = xr.Dataset()
+    if names:
+        estimates = estimate(activity, estimator=names, delta=what.delta).reindex(estimator=list(what.estimators))
+        found = estimates.drop_vars(["n_faces", "large_error_share"], errors="ignore")
+    sets, delta = what.sets(activity), what.delta if what.pairs else None
+    logarithm = log_fisher.log_fisher(activity, sets, delta, bias=False).log_fisher
+    found = found.assign(log_fisher=logarithm)
+    if what.lags:
+        found = found.assign(_roughness(log_fisher.increments(activity, what.lags, sets, delta)))
+    return found.squeeze("part", drop=True) if what.parts is None else found
+
+
+def _roughness(increment: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Mean square and fourth power of increments over angles; mean product of halves, over all ways to halve."""
+    found = {"structure_function": (increment**2).mean("angle"), "fourth_moment": (increment**4).mean("angle")}
+    first = [name for name in increment.part.values if name.startswith("A")]
+    if first:
+        other = [f"B{name[1:]}" for name in first]
+        product = increment.sel(part=first) * increment.sel(part=other).values
+        found["cross_structure"] = product.mean(("part", "angle"))
+    return found
+
+
+def _middles(about: ArrayLike, angles: NDArray, replicate: NDArray) -> xr.DataArray:
+    """Check the angles about which circles are turned: one a replicate, a whole number of steps from 0."""
+    about, step = np.asarray(about, np.float64), 2 * np.pi / len(angles)
+    checks.same_length(about=np.size(about), replicates=len(replicate))
+    if not np.allclose(angles, circle.grid(len(angles))):
+        raise ValueError("about needs angles on the whole grid: give their number")
+    if not np.allclose(about / step, np.round(about / step), atol=1e-6):
+        raise ValueError(f"about must be whole steps of {step:.6g} rad away from 0, as random_angles draws them")
+    return xr.DataArray(about, {"replicate": replicate}, attrs={"units": "rad", "long_name": "angle that lies at 0"})
+
+
+def _turned(measured: xr.Dataset, middles: xr.DataArray) -> xr.Dataset:
+    """Turn each replicate's circle so that its middle lies at angle 0."""
+    size = measured.sizes["angle"]
+    steps = np.round(middles.values * size / (2 * np.pi)).astype(int)
+    circles = [name for name, values in measured.items() if {"replicate", "angle"} <= set(values.dims)]
+    for name in circles:
+        values = measured[name].transpose("replicate", "angle", ...)
+        rows = [np.roll(row, -s, 0) for row, s in zip(values.values, steps, strict=True)]
+        measured[name] = values.copy(data=np.stack(rows))
+    return measured.assign_coords(middle=middles)
+
+
+def _along(dimension: str, datasets: Mapping[Any, xr.Dataset], uneven: Sequence[str] = ()) -> xr.Dataset:
+    """Join datasets along a new dimension, of the keys; they agree in all else, but perhaps in `uneven` dimensions."""
+    found = list(datasets.values())
+    for name in uneven:
+        if any(name in one.dims for one in found):
+            every = list(dict.fromkeys(label for one in found for label in one[name].values.tolist()))
+            found = [one.drop_vars("stage_of_step", errors="ignore").reindex({name: every}) for one in found]
     how = {"data_vars": "all", "coords": "minimal", "join": "exact", "compat": "equals"}
-    where = xr.Variable(dimension, list(datasets))
-    return xr.concat(datasets.values(), where, combine_attrs="drop_conflicts", **how)
+    return xr.concat(found, xr.Variable(dimension, list(datasets)), combine_attrs="drop_conflicts", **how)
 
 
 def _on_support(measured: xr.Dataset, ensemble: Ensemble, stage: str) -> xr.Dataset:
     """Leave out angles that the readout was never taught to report."""
     if READOUTS[ensemble.network.readout].full_circle:
         return measured
-    taught = [s.density for s in ensemble.stages if stage in (INITIAL, s.name)]
+    taught = [density for s in ensemble.stages if stage in (INITIAL, s.name) for density in s.densities]
     inside = np.any([density.contains(measured.angle.values) for density in taught], 0)
     return measured.where(xr.DataArray(inside, dims="angle"))
 
@@ -294,9 +425,17 @@ def _training_loss(ensemble: Ensemble) -> xr.Dataset:
     )
 
 
-def _stimulus_density(ensemble: Ensemble, angles: ArrayLike) -> tuple:
-    trained = [stage.density.pdf(angles) for stage in ensemble.stages]
-    return ("stage", "angle"), np.stack([np.full(len(angles), np.nan), *trained])
+def _stimulus_density(ensemble: Ensemble, angles: ArrayLike) -> xr.DataArray:
+    """Return the density of each stage (stage, angle), with replicates if some stage has one for each of them."""
+    own = any(isinstance(stage.density, tuple) for stage in ensemble.stages)
+    rows = [[d.pdf(angles) for d in stage.densities] for stage in ensemble.stages]
+    count = len(ensemble.replicate) if own else 1
+    values = np.stack(
+        [np.full((count, len(angles)), np.nan), *(np.broadcast_to(r, (count, len(angles))) for r in rows)]
+    )
+    coords = {"stage": list(ensemble.weights), "replicate": ensemble.replicate[:count], "angle": angles}
+    found = xr.DataArray(values, coords)
+    return found if own else found.isel(replicate=0, drop=True)
 
 
 def _behaviour(output: Activity) -> dict[str, Any]:
@@ -308,5 +447,6 @@ def _behaviour(output: Activity) -> dict[str, Any]:
     return {
         "bias": (over, circle.circular_mean(errors)),
         "rmse": (over, np.sqrt((errors**2).mean(-1))),
+        "large_error_share": (over, (np.abs(errors) > np.pi / 2 / symmetry).mean(-1)),
         "encoded_density": (over, np.stack([curves.density_of(r.ravel(), output.angles) for r in reported])),
     }

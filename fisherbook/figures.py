@@ -5,7 +5,10 @@ Nothing is estimated here: what is drawn is in the data given, but for the mean 
 
 import base64
 import html
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import holoviews as hv
@@ -66,10 +69,12 @@ def setup() -> None:
     renderer = hv.renderer("bokeh")
     renderer.webgl = False
     renderer.theme = Theme(json={"attrs": _THEME})
-    size = {"responsive": True, "min_height": 340, "max_width": 690, "autohide_toolbar": True}
+    size = {"responsive": True, "min_height": 340, "max_width": 690, "autohide_toolbar": True, "active_tools": []}
+    size |= {"hooks": [_scrolls]}
+    over = size | {"hooks": [_scrolls, _fit_legend], "legend_position": "top", "legend_limit": 1000}
     hv.opts.defaults(
         # without a title: what a widget chooses, the widget says
-        hv.opts.Overlay(legend_position="top", legend_limit=1000, hooks=[_fit_legend], title="", **size),
+        hv.opts.Overlay(title="", **over),
         hv.opts.Curve(line_width=2, **size), hv.opts.Area(line_width=0, fill_alpha=0.18, **size),
         hv.opts.Scatter(size=7, **size), hv.opts.ErrorBars(lower_head=None, upper_head=None, line_width=2),
         hv.opts.HLine(line_width=1, line_dash="dashed", color=_TEXT),
@@ -117,7 +122,11 @@ def replicates(
     mean, count = rows.mean(0), len(rows)
     drawn = np.vstack([rows, mean])
     low = -np.inf if floor is None else drawn.min(initial=np.inf, where=drawn > floor) / 2
-    horizontal = ANGLE if along == "angle" else hv.Dimension(along, label=_labelled(values[along]))
+    horizontal = (
+        ANGLE
+        if _labelled(values[along]) in ("angle", "stimulus angle (rad)")
+        else hv.Dimension(along, label=_labelled(values[along]))
+    )
 
     def curve(x: np.ndarray, y: np.ndarray, **options: Any) -> hv.Curve:
         return hv.Curve((x, _single(np.where(y > low, y, np.nan))), horizontal, dimension, **options).opts(color=shade)
@@ -133,6 +142,297 @@ def replicates(
     return hv.Overlay(drawn)
 
 
+def _scrolls(plot: Any, _element: Any) -> None:
+    """Leave wheel and finger to the page: a tool works once it is chosen."""
+    plot.state.toolbar.active_drag = plot.state.toolbar.active_scroll = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot and the numbers drawn in it; pictures are laid over each other with ``*``."""
+
+    plot: Any
+    data: tuple[xr.DataArray, ...]
+
+    def __mul__(self, other: "Picture") -> "Picture":
+        return Picture(self.plot * other.plot, self.data + other.data)
+
+    def opts(self, *options: Any, **named: Any) -> "Picture":
+        """Return the picture with HoloViews' options set."""
+        return replace(self, plot=self.plot.opts(*options, **named))
+
+
+Choices = str | Mapping[Any, Any]
+
+
+def lines(
+    values: xr.DataArray,
+    along: str,
+    label: str,
+    *,
+    hue: Choices | None = None,
+    dash: Choices | None = None,
+    select: Choices | Sequence[Choices] | None = None,
+    shade: Mapping[str, tuple[float, float]] | None = None,
+    reference: Mapping[str, xr.DataArray | float] | None = None,
+    name: str | None = None,
+    text: str = "",
+    thin: bool = True,
+    band: bool = True,
+    floor: float | None = None,
+    ticks: Sequence[float] | None = None,
+    framewise: bool = False,
+    **options: Any,
+) -> Picture:
+    """Draw curves: thin for single replicates, bold for their mean, and its 95 % interval as a band.
+
+    Parameters
+    ----------
+    values : DataArray (along, [replicate,] ...)
+        Every other dimension is named by `hue`, `dash` or `select`.
+    along : str
+        Dimension of the horizontal axis; its label and unit are the coordinate's.
+    label : str
+        Of the vertical axis, with its unit.
+    hue, dash : str or mapping
+        The dimension that colours, or the kind of line, tell apart. A mapping from values of one dimension to texts, or
+        for `hue` to pairs of a text and the name of a colour, draws these values alone.
+    select : str, mapping or sequence of these
+        Dimensions that a reader chooses from, likewise.
+    shade : mapping of str to tuple of float
+        Name of a colour → from where to where the horizontal axis is shaded.
+    reference : mapping of str to DataArray or float
+        Dark lines to compare with: chance, a theory, no effect.
+    name, text : str
+        Without `hue`: colour and legend.
+    thin, band : bool
+        Draw single replicates, and the interval.
+    floor : float, optional
+        As in `replicates`.
+    ticks : sequence of float, optional
+        The only labels of a logarithmic horizontal axis.
+    framewise : bool
+        Each choice has axes of its own.
+    **options
+        HoloViews' own, for all of the picture: ``logx``, ``logy``, ``ylim``, ``min_height``, …
+    """
+    vertical = hv.Dimension(_slug(label), label=label)
+
+    def draw(part: xr.DataArray) -> hv.Overlay:
+        drawn = [*_shades(shade), *_references(reference, part, along, vertical)]
+        for one, shown, dashed, words in _told_apart(part, hue, dash, name, text):
+            rows = one if "replicate" in one.dims else one.expand_dims("replicate")
+            several = rows.sizes["replicate"] > 1
+            drawn.append(replicates(
+                rows, along, words, vertical, name=shown, dash=dashed, thin=thin and several, band=band, floor=floor
+            ))  # fmt: skip
+        return hv.Overlay(drawn).opts(framewise=framewise, ylabel=label, **options)
+
+    plot = _selected(values, select, draw, framewise)
+    plot = angle_axis(plot) if along == "angle" and _whole_circle(values.angle.values) else plot
+    plot = log_ticks(plot, ticks) if ticks is not None else plot
+    return Picture(plot, (values,))
+
+
+def dots(
+    values: xr.DataArray,
+    along: str,
+    label: str,
+    *,
+    hue: Choices | None = None,
+    select: Choices | Sequence[Choices] | None = None,
+    shade: Mapping[str, tuple[float, float]] | None = None,
+    reference: Mapping[str, xr.DataArray | float] | None = None,
+    name: str | None = None,
+    text: str = "",
+    mean: bool = True,
+    framewise: bool = False,
+    **options: Any,
+) -> Picture:
+    """Draw dots: the mean over replicates with its 95 % interval, or with ``mean=False`` every replicate's.
+
+    Parameters are those of `lines`.
+    """
+    vertical = hv.Dimension(_slug(label), label=label)
+
+    def draw(part: xr.DataArray) -> hv.Overlay:
+        drawn = [*_shades(shade), *_references(reference, part, along, vertical)]
+        for one, shown, _, words in _told_apart(part, hue, None, name, text):
+            rows = (one if "replicate" in one.dims else one.expand_dims("replicate")).transpose("replicate", along)
+            x, y, ink, count = one[along].values, rows.values, {"color": color(shown)}, len(rows)
+            if mean and count > 1:
+                half = stdtrit(count - 1, 0.975) * y.std(0, ddof=1) / np.sqrt(count)
+                drawn.append(hv.ErrorBars((x, y.mean(0), half), along, [vertical, "half"]).opts(**ink))
+            x, y = (x, y.mean(0)) if mean else (np.tile(x, count), y.ravel())
+            size = {"size": 8} if mean else {"size": 3.5, "alpha": 0.6}
+            drawn.append(hv.Scatter((x, y), along, vertical, label=words).opts(**ink, **size))
+        labels = {"xlabel": _labelled(values[along]), "ylabel": label}
+        return hv.Overlay(drawn).opts(framewise=framewise, **labels | options)
+
+    plot = _selected(values, select, draw, framewise)
+    return Picture(angle_axis(plot) if along == "angle" and _whole_circle(values.angle.values) else plot, (values,))
+
+
+def forest(
+    values: xr.DataArray | Mapping[str, Any],
+    label: str,
+    rows: Choices | Sequence[Choices] = "row",
+    *,
+    hue: Choices | None = None,
+    select: Choices | Sequence[Choices] | None = None,
+    reference: Sequence[float] = (),
+    scale: Callable[[float], float] = float,
+    **options: Any,
+) -> Picture:
+    """Draw estimates as dots on their 95 % intervals, one row below the other.
+
+    Parameters
+    ----------
+    values : DataArray (rows, ..., replicate or end) or mapping of str to Estimate
+        The mean over replicates and its interval, or those of `findings.each`; an Estimate has its own.
+    label : str
+        Of the horizontal axis, with its unit.
+    rows : str, mapping or sequence of these
+        The dimension of the rows, or those of its values that are drawn, with their texts; several give a row for each
+        combination.
+    hue, select
+        As in `lines`.
+    reference : sequence of float
+        Where dashed lines stand: no effect, a claim's margin.
+    scale : callable
+        Applied to values and ends, such as ``np.exp``.
+    **options
+        HoloViews' own.
+    """
+    table = values if isinstance(values, xr.DataArray) else _as_array(values)
+
+    def draw(part: xr.DataArray) -> hv.Overlay:
+        drawn: list[hv.Element] = [hv.VLine(x).opts(color=_TEXT, line_width=1, line_dash="dashed") for x in reference]
+        dimensions = [rows] if isinstance(rows, str | Mapping) else list(rows)
+        chosen = [_choices(part, one) for one in dimensions]
+        order = [", ".join(said) for said in itertools.product(*(texts.values() for _, texts in chosen))][::-1]
+        where = dict(zip((d for d, _ in chosen), (list(texts) for _, texts in chosen), strict=True))
+        several = list(_told_apart(part, hue, None, None, ""))
+        for place, (one, shown, _, words) in enumerate(several):
+            shift, ends = 0.24 * (place - (len(several) - 1) / 2), _ends(one, scale)
+            y = np.arange(len(order))[::-1] - shift
+            low, middle, high = (
+                ends.sel(where).sel(end=end).transpose(*where).values.ravel() for end in ("low", "value", "high")
+            )
+            bars = hv.Segments((low, y, high, y), ["low", "row", "high", "to"]).opts(color=color(shown), line_width=2.5)
+            dot = hv.Scatter((middle, y), "mean", "row", label=words).opts(color=color(shown), size=9)
+            drawn += [bars, dot]
+        height = 110 + 30 * len(order)
+        frame = {
+            "yticks": list(enumerate(order)),
+            "ylim": (-0.6, len(order) - 0.4),
+            "min_height": height,
+            "height": height,
+        }
+        return hv.Overlay(drawn).opts(xlabel=label, ylabel="", **frame | options)
+
+    return Picture(_selected(table, select, draw, False), (_ends(table, scale),))
+
+
+def heatmap(values: xr.DataArray, x: str, y: str, label: str, **options: Any) -> Picture:
+    """Draw the mean over replicates as colours, by two dimensions."""
+    mean = values.mean("replicate") if "replicate" in values.dims else values
+    image = hv.QuadMesh((mean[x].values, mean[y].values, mean.transpose(y, x).values), [x, y], label)
+    labels = {"xlabel": _labelled(values[x]), "ylabel": _labelled(values[y]), "colorbar": True, "clabel": label}
+    look = {"cmap": "viridis", "responsive": True, "min_height": 340, "max_width": 690, "hooks": [_scrolls]}
+    return Picture(image.opts(**labels | look | options), (values,))
+
+
+def _choices(values: xr.DataArray, chosen: Choices) -> tuple[str, dict[Any, Any]]:
+    """The dimension that is meant, and its values with their texts."""
+    if isinstance(chosen, str):
+        return chosen, {key: str(key) for key in values[chosen].values.tolist()}
+    found = [d for d in values.dims if d in values.coords and set(chosen) <= set(values[d].values.tolist())]
+    if len(found) != 1:
+        raise ValueError(f"{list(chosen)} must be values of one dimension of {values.dims}, not of {len(found)}")
+    return str(found[0]), dict(chosen)
+
+
+def _told_apart(
+    values: xr.DataArray, hue: Choices | None, dash: Choices | None, name: str | None, text: str
+) -> Iterator[tuple[xr.DataArray, str, str, str]]:
+    """Each curve with the name of its colour, its kind of line, and its words in the legend."""
+    hues = [(None, (text, name or text))]
+    if hue is not None:
+        dimension, texts = _choices(values, hue)
+        hues = [({dimension: k}, v if isinstance(v, tuple) else (v, str(k))) for k, v in texts.items()]
+    dashes = [(None, "")]
+    if dash is not None:
+        dimension, texts = _choices(values, dash)
+        dashes = [({dimension: key}, said) for key, said in texts.items()]
+    for at, (words, shade) in hues:
+        for (where, said), kind in zip(dashes, ["solid", "dashed", "dotted", "dotdash"], strict=False):
+            one = values.sel((at or {}) | (where or {}), drop=True)
+            if one.notnull().any():
+                yield one, shade, kind, ", ".join(filter(None, (words, said)))
+
+
+def _selected(
+    values: xr.DataArray, select: Any, draw: Callable[[xr.DataArray], hv.Overlay], framewise: bool
+) -> hv.Overlay | hv.HoloMap:
+    """One picture, or one for each combination of what a reader chooses from."""
+    if select is None:
+        return draw(values)
+    several = [select] if isinstance(select, str | Mapping) else list(select)
+    chosen = [_choices(values, one) for one in several]
+    pictures = {}
+    for keys in itertools.product(*(texts for _, texts in chosen)):
+        part = values.sel({d: key for (d, _), key in zip(chosen, keys, strict=True)}, drop=True)
+        if part.notnull().any():
+            pictures[tuple(texts[key] for (_, texts), key in zip(chosen, keys, strict=True))] = draw(part)
+    names = [hv.Dimension(f"{d}_shown", label=_shown(values, d), values=list(texts.values())) for d, texts in chosen]
+    return hv.HoloMap(pictures, kdims=names, sort=False).opts(framewise=framewise)
+
+
+def _shown(values: xr.DataArray, dimension: str) -> str:
+    return values[dimension].attrs.get("long_name", dimension)
+
+
+def _shades(shade: Mapping[str, tuple[float, float]] | None) -> list[hv.VSpan]:
+    return [hv.VSpan(*ends).opts(color=color(name), alpha=0.1) for name, ends in (shade or {}).items()]
+
+
+def _references(
+    reference: Mapping[str, xr.DataArray | float] | None, values: xr.DataArray, along: str, vertical: hv.Dimension
+) -> list[hv.Curve]:
+    """Dark lines with a word each, told apart by their dashes."""
+    x = values[along].values
+    found = []
+    for (text, y), kind in zip((reference or {}).items(), ["dashed", "dotted", "dotdash", "solid"], strict=False):
+        at = (x[[0, -1]], [float(y)] * 2) if np.ndim(y) == 0 else (y[along].values, y.values)
+        line = hv.Curve(at, along, vertical, label=text)
+        found.append(line.opts(color=color("theory"), line_dash=kind, line_width=1.5))
+    return found
+
+
+def _ends(values: xr.DataArray, scale: Callable[[float], float]) -> xr.DataArray:
+    """Mean over replicates and the ends of its 95 % interval, along a dimension ``end``."""
+    if "end" not in values.dims:
+        count = values.sizes["replicate"]
+        mean = values.mean("replicate")
+        half = stdtrit(count - 1, 0.975) * values.std("replicate", ddof=1) / np.sqrt(count)
+        values = xr.concat([mean - half, mean, mean + half], xr.Variable("end", ["low", "value", "high"]))
+    return xr.apply_ufunc(scale, values, vectorize=True)
+
+
+def _as_array(estimates: Mapping[str, Any]) -> xr.DataArray:
+    ends = [[*one.interval()[:1], one.value, *one.interval()[1:]] for one in estimates.values()]
+    return xr.DataArray(ends, {"row": list(estimates), "end": ["low", "value", "high"]}, name="estimate")
+
+
+def _whole_circle(angles: np.ndarray) -> bool:
+    return angles[-1] - angles[0] > 2 * np.pi * (1 - 1.5 / len(angles))
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"\W+", "_", label).strip("_") or "value"
+
+
 def angle_axis(plot: Any) -> Any:
     """Mark multiples of π/2 on the horizontal axis of a plot over the whole circle."""
 
@@ -141,7 +441,7 @@ def angle_axis(plot: Any) -> Any:
         axis.ticker = FixedTicker(ticks=list(_PI_TICKS))
         axis.major_label_overrides = _PI_TICKS
 
-    return plot.opts(hooks=[_fit_legend, ticks], xlim=(-np.pi, np.pi))
+    return plot.opts(hooks=[_scrolls, _fit_legend, ticks], xlim=(-np.pi, np.pi))
 
 
 def _fit_legend(plot: Any, _element: Any) -> None:
@@ -209,24 +509,27 @@ def estimates(table: pd.DataFrame) -> hv.Layout:
     return hv.Layout([draw(*group) for group in table.groupby("claim", sort=False)]).cols(1).opts(shared_axes=False)
 
 
-def show(plot: Any, caption: str, data: xr.Dataset | xr.DataArray | pd.DataFrame, name: str) -> None:
+def show(plot: Any, caption: str, data: xr.Dataset | xr.DataArray | pd.DataFrame | None = None, name: str = "") -> None:
     """Display a plot, its caption and a link that downloads the numbers drawn in it.
 
     Parameters
     ----------
-    plot : HoloViews object
+    plot : Picture or HoloViews object
     caption : str
         Readable alone; plain text.
-    data : Dataset, DataArray or DataFrame
-        What is drawn.
-    name : str
-        Of the file, without suffix.
+    data : Dataset, DataArray or DataFrame, optional
+        What is drawn; a picture knows its own.
+    name : str, optional
+        Of the file, without suffix; by default made of the caption's first words.
     """
     from IPython.display import HTML, display
 
-    frame = data if isinstance(data, pd.DataFrame) else data.to_dataframe().reset_index()
-    table = frame.to_csv(index=False, float_format="%.6g").encode()
+    drawn = (data,) if data is not None else plot.data
+    frames = [one if isinstance(one, pd.DataFrame) else _frame(one) for one in drawn]
+    table = pd.concat(frames).to_csv(index=False, float_format="%.6g").encode()
     link = f"data:text/csv;base64,{base64.b64encode(table).decode()}"
+    name = name or "_".join(re.findall(r"\w+", caption.lower())[:4])
+    plot = plot.plot if isinstance(plot, Picture) else plot
     plot.traverse(_apart, [hv.Overlay])
     display(plot)
     display(
@@ -235,6 +538,16 @@ def show(plot: Any, caption: str, data: xr.Dataset | xr.DataArray | pd.DataFrame
             f'<a download="{name}.csv" href="{link}">Data of this figure (CSV)</a></p>'
         )
     )
+
+
+def _frame(values: xr.Dataset | xr.DataArray) -> pd.DataFrame:
+    """A table of what is drawn, with a column for each replicate."""
+    if isinstance(values, xr.Dataset):
+        return values.to_dataframe().reset_index()
+    series = values.reset_coords(drop=True).rename(values.name or "value").to_series()
+    if "replicate" in values.dims and values.ndim > 1:
+        return series.unstack("replicate").add_prefix("replicate_").reset_index()
+    return series.reset_index()
 
 
 def _apart(overlay: hv.Overlay) -> None:

@@ -6,39 +6,65 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from . import checks, store
 
-#: Units (ASCII) and long name of every dimension's coordinate; a sweep adds dimensions of its own.
+#: Units (ASCII) and long name of every dimension's coordinate: those of a measurement, then those that sweeps add.
 DIMENSIONS: dict[str, tuple[str, str]] = {
     "angle": ("rad", "stimulus angle"),
     "replicate": ("1", "replicate"),
     "stage": ("1", "training stage"),
     "split": ("1", "split of the faces"),
+    "part": ("1", "set of faces within the split"),
     "estimator": ("1", "estimator of the Fisher information"),
     "layer": ("1", "layer of the network"),
     "face": ("1", "face"),
     "unit": ("1", "unit of the layer"),
+    "person": ("1", "person"),
     "iteration": ("1", "iteration of the adaptation"),
     "chain": ("1", "chain of densities"),
     "step": ("1", "training step"),
+    "lag": ("rad", "lag Δ between two angles"),
+    "frequency": ("1", "frequency k, periods per turn"),
+    "loss": ("1", "loss"),
+    "history": ("1", "history of training stages"),
+    "nonlinearity": ("1", "nonlinearity of the hidden units"),
+    "readout": ("1", "readout"),
+    "rotation": ("1", "rotation of the images"),
+    "kappa": ("1", "concentration κ of the density of training angles"),
+    "weight": ("1", "weight of the second task"),
+    "condition": ("1", "condition of training"),
+    "scheme": ("1", "scheme of the iteration"),
 }
 
-#: Units (ASCII) and long name of every variable that the package itself makes.
+#: Units (ASCII) and long name of every variable.
 VARIABLES: dict[str, tuple[str, str]] = {
     "fisher_information": ("rad-2", "Fisher information"),
     "standard_error": ("rad-2", "standard error of the Fisher information"),
+    "degrees_of_freedom": ("1", "degrees of freedom of the t interval: people - 1"),
+    "plugin_information": ("rad-2", "uncorrected Fisher information of this fixed set of faces"),
+    "effective_faces": ("1", "effective number of faces less one"),
+    "n_units": ("1", "number of units"),
+    "influence": ("rad-2", "first-order influence of each person on the Fisher information"),
+    "fisher_information_without_large_errors": ("rad-2", "Fisher information of the other errors"),
+    "log_fisher": ("1", "half the logarithm of the Fisher information"),
+    "log_fisher_bias": ("1", "bias of half the logarithm of the Fisher information"),
+    "structure_function": ("1", "mean squared increment of half the logarithm"),
+    "cross_structure": ("1", "mean product of both halves' increments of half the logarithm"),
+    "fourth_moment": ("1", "mean fourth power of increments of half the logarithm"),
     "bias": ("rad", "bias of the decoded angle"),
     "rmse": ("rad", "root-mean-square error of the decoded angle"),
+    "large_error_share": ("1", "share of errors beyond a quarter turn"),
     "encoded_density": ("rad-1", "density that the code is optimal for"),
     "stimulus_density": ("rad-1", "density of the stimulus angle"),
+    "middle": ("rad", "angle that lies at 0"),
     "training_loss": ("1", "training loss"),
     "stage_of_step": ("1", "training stage of the step"),
     "n_faces": ("1", "number of faces"),
-    "log_fisher": ("1", "half the logarithm of the Fisher information"),
     "log_density": ("1", "logarithm of the density of the stimulus angle"),
     "solution": ("1", "logarithm of the density that the scheme reports"),
     "clipped": ("1", "number of angles at which the density was clipped"),
@@ -215,7 +241,7 @@ def load(path: Path) -> xr.Dataset:
         raise ValueError(f"{path} is {error}") from None
 
 
-def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+def keep(name: str, compute: Callable[..., xr.Dataset], *arguments: Any) -> xr.Dataset:
     """Return a dataset of a notebook's, computed unless the book that is being built has it already.
 
     All that a notebook shows should follow from what it keeps: a published book is then built again from its
@@ -224,10 +250,16 @@ def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
     Parameters
     ----------
     name : str
-        The notebook's and the dataset's, such as ``"roughness/control"``.
+        The notebook's and the dataset's, such as ``"roughness/information"``.
     compute : callable
-        Takes nothing and makes the dataset. A dimension without coordinate is numbered from 0; a variable without
-        units has ``"1"``, one without a long name its own name in words.
+        Makes the dataset of the arguments that follow, such as `sweep` of a condition and a grid. A dimension without
+        coordinate is numbered from 0. Names are those of `DIMENSIONS` and `VARIABLES`; others say their own units, or
+        have none.
+
+    Returns
+    -------
+    Dataset
+        Numbers are rounded to single precision, as the file keeps them, and come back in double.
 
     Notes
     -----
@@ -236,14 +268,21 @@ def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
     folder = os.environ.get("FISHERBOOK_RESULTS")
     path = Path(folder, f"{name}.nc") if folder else None
     if path and path.is_file():
-        return load(path)
-    made = compute()
-    made = label(made.assign_coords({n: np.arange(made.sizes[n]) for n in made.dims if n not in made.coords})).copy()
+        return _precision(load(path), "float64")
+    made = compute(*arguments)
+    made = made.assign_coords({n: np.arange(made.sizes[n]) for n in made.dims if n not in made.coords})
+    made = _precision(label(made), "float32").copy()
     for variable, array in made.variables.items():
         array.attrs = {"units": "1", "long_name": str(variable).replace("_", " ")} | array.attrs
     if path:
         save(made, path)
-    return validate(made)
+    return _precision(validate(made), "float64")
+
+
+def _precision(dataset: xr.Dataset, dtype: str) -> xr.Dataset:
+    """Return the dataset with variables, but not coordinates, of this floating-point type."""
+    floats = {name: values.astype(dtype) for name, values in dataset.items() if values.dtype.kind == "f"}
+    return dataset.assign(floats)
 
 
 def open_results(name: str) -> xr.Dataset:

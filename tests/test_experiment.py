@@ -41,7 +41,8 @@ def test_a_measurement_is_a_valid_labelled_dataset_with_the_untrained_network_fi
     assert information.shape == (3, 2, 2, 1, 4, 12)
     assert fisher.stage.values.tolist() == ["initial", "uniform", "focused"]
     assert information.notnull().all() and fisher.standard_error.min() > 0
-    assert fisher.n_faces.sel(split="test") == 120 and fisher.n_faces.sel(split="train") == 280
+    assert fisher.n_faces == 120  # as many of the 280 training faces as are held out
+    assert np.allclose(fisher.log_fisher, 0.5 * np.log(fisher.plugin_information.sel(estimator="tangent")))
     assert fisher.training_loss.dims == ("replicate", "step") and len(fisher.step) == 40
     assert fisher.stage_of_step.values.tolist() == ["uniform"] * 30 + ["focused"] * 10
     assert fisher.stimulus_density.sel(stage="initial").isnull().all()
@@ -152,3 +153,83 @@ def test_a_bad_measurement_meets_one_sentence(stimulus, store, options, sentence
 def test_an_empty_grid_meets_one_sentence():
     with pytest.raises(ValueError, match="grid must name at least one parameter"):
         fb.sweep(lambda: None, {})
+
+
+def test_the_logarithm_alone_is_measured_without_estimators(stimulus, store):
+    alone = measure(stimulus, store, estimators=[])
+    assert "fisher_information" not in alone and alone.log_fisher.notnull().all()
+    assert np.allclose(alone.log_fisher, measure(stimulus, store).log_fisher)
+
+
+def test_halves_of_the_people_are_disjoint_sets_beside_all(stimulus, store):
+    found = measure(stimulus, store, estimators=[], parts="halves")
+    assert found.part.values.tolist() == ["all", "A", "B"]
+    assert np.allclose(found.log_fisher.sel(part="all"), measure(stimulus, store).log_fisher)
+    several = measure(stimulus, store, estimators=[], parts=2)
+    assert several.part.values.tolist() == ["all", "A", "B", "A2", "B2"]
+    assert np.allclose(several.log_fisher.sel(part="A"), found.log_fisher.sel(part="A"))
+
+
+def test_about_turns_each_replicates_circle_and_nothing_else(stimulus, store):
+    middles = fb.random_angles(2, 12, seed=3)
+    plain, turned = measure(stimulus, store), measure(stimulus, store, about=middles)
+    for r, middle in enumerate(middles):
+        at = np.argmin(np.abs(plain.angle.values - middle))
+        here = turned.log_fisher.sel(replicate=r, angle=0, method="nearest")
+        assert np.allclose(here, plain.log_fisher.isel(replicate=r, angle=at))
+    assert np.allclose(turned.middle, middles)
+    assert np.allclose(turned.rmse.mean("angle"), plain.rmse.mean("angle"))
+    assert np.allclose(turned.training_loss, plain.training_loss)
+
+
+def test_densities_of_their_own_are_turned_to_the_same_place(stimulus, store):
+    middles = fb.random_angles(2, 12, seed=3)
+    stages = [fb.Stage("arc", fb.uniform(middles - 1, middles + 1), steps=10, batch=8)]
+    found = measure(stimulus, store, stages=stages, about=middles).stimulus_density.sel(stage="arc")
+    assert (found.where(abs(found.angle) > 1.01, 0) == 0).all() and (found.sel(angle=0, method="nearest") > 0).all()
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"about": [0.0]}, "about has 1, replicates has 2"),
+    ({"about": [0.0, 0.1]}, "whole steps"),
+    ({"about": [0.0, 0.0], "angles": [0.0, 1.0]}, "whole grid"),
+    ({"parts": "half"}, "did you mean 'halves'"),
+    ({"lags": [0.0]}, "lags must be a number above 0"),
+])  # fmt: skip
+def test_a_bad_argument_of_the_spine_meets_a_sentence(stimulus, store, options, said):
+    with pytest.raises(ValueError, match=said):
+        measure(stimulus, store, **options)
+
+
+def test_the_structure_function_is_the_mean_square_of_the_increments(stimulus, store):
+    found = measure(stimulus, store, estimators=[], parts="halves", lags=[0.01, 0.1], splits=["test"])
+    ensemble = fb.train(stimulus, NETWORK, STAGES, 2, store=store, progress=False)
+    activity = fb.record(ensemble, stimulus, 12, split="test", stage="focused")
+    a, b = fb.halves(activity.identity[0], 0)
+    d = fb.increments(activity, [0.01, 0.1], {"A": a, "B": b})
+    here = found.sel(stage="focused", split="test", layer="output").transpose("lag", "part", "replicate", ...)
+    assert np.allclose(here.structure_function.sel(part=["A", "B"]), (d**2).mean("angle"))
+    assert np.allclose(here.cross_structure.transpose("lag", ...), d.prod("part").mean("angle"))
+
+
+def test_wide_layers_are_measured_on_random_directions(stimulus, store):
+    found = measure(stimulus, store, layers=["hidden1", "output"], directions=4, splits=["test"])
+    assert (found.n_units.sel(layer="hidden1") == 4).all() and (found.n_units.sel(layer="output") == 2).all()
+
+
+def test_a_stage_that_one_condition_lacks_is_missing_there(stimulus, store):
+    def condition(count):
+        return measure(stimulus, store, stages=STAGES[:count], estimators=[])
+
+    found = fb.sweep(condition, {"count": [1, 2]}).log_fisher
+    assert found.sel(stage="focused", count=1).isnull().all() and found.sel(stage="focused", count=2).notnull().all()
+
+
+def test_a_failing_condition_is_named_and_values_are_checked_before_any_is_run():
+    def condition(a):
+        raise ValueError("too few")
+
+    with pytest.raises(ValueError, match="a = 1: too few"):
+        fb.sweep(condition, {"a": [1]})
+    with pytest.raises(ValueError, match="different numbers or texts"):
+        fb.sweep(condition, {"a": [1, 1]})

@@ -33,3 +33,49 @@ def test_the_mean_is_bold_and_its_band_is_students_interval():
     assert np.allclose(mean.dimension_values(1), rows.mean(0))
     half = 4.302653 * rows.std(0, ddof=1) / np.sqrt(3)
     assert np.allclose(band.dimension_values("high") - band.dimension_values("S"), 2 * half)
+
+
+def labelled():
+    rng = np.random.default_rng(0)
+    coords = {"split": ["train", "test"], "loss": ["cosine", "log"], "replicate": [0, 1, 2], "lag": [1.0, 2.0, 4.0]}
+    return xr.DataArray(rng.normal(size=(2, 2, 3, 3)), coords, name="height")
+
+
+def test_lines_draws_what_it_is_asked_for_and_knows_its_data():
+    people = {"train": "met", "test": "new"}
+    picture = figures.lines(labelled(), "lag", "height (rad)", hue={"log": ("by log", "relu")}, select=people)
+    assert list(picture.plot.keys()) == ["met", "new"]
+    bold = [curve for curve in picture.plot["new"].traverse(specs=[hv.Curve]) if curve.label == "by log"]
+    expected = labelled().sel(split="test", loss="log").mean("replicate")
+    assert len(bold) == 1 and np.allclose(bold[0].dimension_values(1), expected)
+    assert picture.data[0].equals(labelled()) and hv.render(picture.plot) is not None
+
+
+def test_choices_that_belong_to_no_dimension_or_to_two_meet_a_sentence():
+    with pytest.raises(ValueError, match="values of one dimension"):
+        figures.lines(labelled(), "lag", "height", hue={"sine": "s"}, select="split")
+
+
+def test_dots_draw_the_mean_on_students_interval_or_every_replicate():
+    values = labelled().sel(split="test", loss="log")
+    bars, dots = figures.dots(values, "lag", "height").plot
+    half = 4.302653 * values.std("replicate", ddof=1) / np.sqrt(3)
+    assert np.allclose(bars.dimension_values("half"), half) and len(dots) == 3
+    (every,) = figures.dots(values, "lag", "height", mean=False).plot
+    assert len(every) == 9
+
+
+def test_a_forest_draws_each_row_once_scaled_with_its_reference():
+    rows = labelled().mean("lag")
+    picture = figures.forest(rows, "factor", ("split", "loss"), scale=np.exp, reference=[1.0])
+    (dots,) = picture.plot.traverse(specs=[hv.Scatter])
+    expected = np.exp(rows.mean("replicate")).values.ravel()
+    assert np.allclose(dots.dimension_values(0), expected)
+    assert dots.dimension_values(1).tolist() == [3, 2, 1, 0]
+    assert hv.render(picture.plot) is not None
+
+
+def test_a_figures_tools_leave_the_wheel_and_the_finger_to_the_page():
+    figures.setup()
+    toolbar = hv.render(figures.lines(labelled(), "lag", "height", hue="loss", select="split").plot["train"]).toolbar
+    assert toolbar.active_drag is None and toolbar.active_scroll is None

@@ -18,7 +18,7 @@ def dataset():
     made = xr.Dataset(
         {
             "fisher_information": (
-                ("kappa", "stage", "angle"),
+                ("strength", "stage", "angle"),
                 np.linspace(-1, 4, 24, dtype=np.float32).reshape(2, 3, 4),
             ),
             "n_faces": ((), 80),
@@ -30,7 +30,7 @@ def dataset():
             ),
         },
         coords={
-            "kappa": ("kappa", [1.0, 3.0], {"units": "1", "long_name": "concentration"}),
+            "strength": ("strength", [1.0, 3.0], {"units": "1", "long_name": "concentration"}),
             "stage": ["initial", "uniform", "focused"],
             "angle": np.linspace(-np.pi, np.pi, 4, endpoint=False),
             "step": [0, 10, 20],
@@ -82,7 +82,7 @@ def test_a_valid_dataset_is_returned_as_it_is(dataset):
     ("spoil", "sentence"),
     [
         (lambda d: d.drop_vars("angle"), "the dimension angle has no coordinate"),
-        (lambda d: d.drop_vars("kappa"), "the dimension kappa has no coordinate"),
+        (lambda d: d.drop_vars("strength"), "the dimension strength has no coordinate"),
         (lambda d: d.isel(stage=[0, 0, 1]), "the coordinate stage has repeated values"),
         (
             lambda d: change(d, "fisher_information", units="rad^-2"),
@@ -90,8 +90,8 @@ def test_a_valid_dataset_is_returned_as_it_is(dataset):
         ),
         (lambda d: change(d, "angle", units="deg"), "the units of angle must be 'rad', not 'deg'"),
         (
-            lambda d: change(d, "kappa", units="rad⁻²"),
-            "the units of kappa must be ASCII text such as 'rad-2' or '1', not 'rad⁻²'",
+            lambda d: change(d, "strength", units="rad⁻²"),
+            "the units of strength must be ASCII text such as 'rad-2' or '1', not 'rad⁻²'",
         ),
         (
             lambda d: d.assign(extra=3),
@@ -120,8 +120,8 @@ def test_a_valid_dataset_is_returned_as_it_is(dataset):
         ),
         (lambda d: d.assign_attrs(path=store.Path("x")), "must be text or a number, not"),
         (
-            lambda d: change(d, "kappa", of={"a": 1}),
-            "the attribute 'of' of kappa must be text or a number, not dict",
+            lambda d: change(d, "strength", of={"a": 1}),
+            "the attribute 'of' of strength must be text or a number, not dict",
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """Make what the last quick build found ready to commit: verdicts, expected numbers, and the README's findings.
 
-The notebooks keep no output but the checked cells'. ``expected/<notebook>.json`` beside this file holds the
+The notebooks keep no output but the checked cells'. ``tests/expected/<notebook>.json`` holds the
 estimates that the tests compare a later build with. The README's table is made of the published outcomes
 and, of notebooks that have none, of those expected files.
 """
@@ -16,7 +16,7 @@ from fisherbook.publishing import profiles
 from fisherbook.publishing.outcomes import OUTCOME
 
 ROOT = Path(__file__).parents[1]
-EXPECTED = Path(__file__).parent / "expected"
+EXPECTED = ROOT / "tests" / "expected"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 KEPT = ("sentence", "rule", "value", "standard_error", "dof", "number", "verdict")
 BEGIN, END = "<!-- findings: `make notebooks` writes what follows -->\n", "<!-- end of findings -->"
@@ -36,7 +36,8 @@ def ready(notebook, executed=None):
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "mystnb")}
         if cell.cell_type == "code":
             made = fresh.get(cell.id, cell)
-            cell.outputs = made.outputs if is_checked(cell) and made.source == cell.source else []
+            kept = is_checked(cell) and made.source == cell.source
+            cell.outputs = [output for output in made.outputs if kept and output.output_type == "stream"]
             # nbval takes a cell that has outputs, but was never run, for a mistake
             cell.execution_count = made.execution_count if cell.outputs else None
     notebook.metadata = {

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import angles as circle
 from .. import checks, results
-from ..statistics.estimates import Estimate, over_replicates
+from ..statistics.estimates import Estimate, jackknife, over_replicates
 from ..store import Store, default_store, digest
 from .schemes import SCHEMES, Array, band, by_scale, coefficients, degenerate, normalised
 
@@ -175,10 +175,10 @@ def fresh_check(final: ArrayLike, start: ArrayLike, scales: int, target: ArrayLi
     parts = [coefficients(np.asarray(c) - target)[..., 1 : scales + 1] for c in (final, start)]
 
     def shared(c: NDArray) -> float:
-        n = c.shape[1]
-        return float((np.abs(c.sum(1)) ** 2 - (np.abs(c) ** 2).sum(1)).sum(-1).mean() / (n * (n - 1)))
+        n = len(c)
+        return float((np.abs(c.sum(0)) ** 2 - (np.abs(c) ** 2).sum(0)).sum(-1).mean() / (n * (n - 1)))
 
-    ends, begins = (_jackknife(shared, c, axis=1) for c in parts)
+    ends, begins = (replace(jackknife(shared, c.swapaxes(0, 1)), value=shared(c.swapaxes(0, 1))) for c in parts)
     ratio = ends.value / begins.value
     error = np.hypot(ends.standard_error, ratio * begins.standard_error) / abs(begins.value)
     return replace(ends, value=ratio, standard_error=float(error))
@@ -209,7 +209,8 @@ def meeting(found: xr.Dataset, scales: int | None, reference: xr.Dataset | None 
     def ratio(both: NDArray) -> float:
         return float(sign * np.log(both.var(0, ddof=1).sum(-1)) @ [1, -1])
 
-    return _jackknife(ratio, np.stack([last, other], 1), of="chains")
+    both = np.stack([last, other], 1)
+    return replace(jackknife(ratio, both, of="chains"), value=ratio(both))
 
 
 def planted(found: xr.Dataset, without: xr.Dataset, gain: ArrayLike, gain_error: ArrayLike = 0.0) -> Estimate:
@@ -239,10 +240,3 @@ def planted(found: xr.Dataset, without: xr.Dataset, gain: ArrayLike, gain_error:
     shift = over_replicates((moved * expected.conj()).real.sum(-1) / (np.abs(expected) ** 2).sum())
     of_gain = shift.value * np.sqrt(((weight * gain_error / gain) ** 2).sum())
     return replace(shift, standard_error=float(np.hypot(shift.standard_error, of_gain)), of="chains")
-
-
-def _jackknife(statistic: Callable[[NDArray], float], values: NDArray, axis: int = 0, of: str = "networks") -> Estimate:
-    count = values.shape[axis]
-    without = np.array([statistic(np.delete(values, r, axis)) for r in range(count)])
-    error = np.sqrt((count - 1) * without.var())
-    return Estimate(statistic(values), float(error), count - 1, count, of=of)

@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 from scipy.special import ive
 
 from .. import angles as circle
+from .. import checks
 
 if TYPE_CHECKING:  # takes seconds to import, and only who has an activity needs it
     pass
@@ -229,3 +230,45 @@ def shared_peaks(
     mean, height = values.mean(0), float(np.quantile(null.max(-1) / count, level))
     found = peaks(mean)
     return found[mean[found] > height], height
+
+
+def centred(values: xr.DataArray, along: str = "angle") -> xr.DataArray:
+    """Return curves less their mean along a dimension."""
+    return values - values.mean(along)
+
+
+def spread(values: xr.DataArray, over: str = "replicate") -> xr.DataArray:
+    """Return by how much centred curves differ: standard deviation over replicates, root mean square over angles."""
+    return np.sqrt(centred(values).var(over, ddof=1).mean("angle"))
+
+
+def grid_lags(angles: int, count: int = 12) -> NDArray[np.int64]:
+    """Return at most `count` lags, in steps of a grid of so many angles, evenly spaced on a logarithmic axis."""
+    return np.unique(np.geomspace(1, angles // 2, count).round().astype(int))
+
+
+def grid_increments(values: xr.DataArray, steps: Sequence[int]) -> xr.DataArray:
+    """Return the increments φ(θ + Δ) - φ(θ), (lag, ..., angle), of curves on a whole grid, over so many steps."""
+    width = 2 * np.pi / values.sizes["angle"]
+    lag = xr.Variable("lag", width * np.asarray(steps), {"units": "rad", "long_name": "lag Δ"})
+    return xr.concat([values.roll(angle=-int(step)) - values for step in steps], lag, coords="minimal", join="exact")
+
+
+def folded(values: xr.DataArray, edge: float = 0.0, name: str = "distance") -> xr.DataArray:
+    """Return the mean of the two angles that lie equally far from 0, by their distance (rad) from an edge.
+
+    Parameters
+    ----------
+    values : DataArray (..., angle)
+        On a whole grid of an even number of angles.
+    edge : float
+        Subtracted from the distance.
+    name : str
+        Of the new dimension.
+    """
+    count = values.sizes["angle"]
+    checks.whole_number("half the number of angles", count / 2)
+    side = (count // 2 + np.arange(count // 2 + 1)) % count
+    distance = xr.Variable(name, np.abs(values.angle.values[side]) - edge, {"units": "rad"})
+    both = [values.isel(angle=at).rename(angle=name).assign_coords({name: distance}) for at in (side, -side % count)]
+    return (both[0] + both[1]) / 2

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import xarray as xr
+from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from .. import checks
@@ -126,6 +127,7 @@ def agreement(values: np.ndarray) -> Estimate:
         0 for curves that have nothing in common. Of a common curve and as much variance of each replicate's own, the
         correlation is √((R - 1) / 2R); the jackknife corrects it for R, so that it tends to √½.
     """
+    values = values.transpose("replicate", ...) if isinstance(values, xr.DataArray) else values
     values = _finite(values, "replicate", "angle")
     checks.whole_number("replicates", len(values), least=3)
 
@@ -148,23 +150,82 @@ def _finite(values: Any, *dimensions: str) -> np.ndarray:
     return values
 
 
-def jackknife(statistic: Callable[..., ArrayLike], *arrays: ArrayLike) -> NDArray[np.float64]:
-    """Return jackknife pseudovalues of a statistic of several arrays, all of which lead with the pre-trained network.
+def jackknife(
+    statistic: Callable[..., float], *arrays: xr.DataArray | ArrayLike, over: str = "replicate", of: str = "networks"
+) -> Estimate:
+    """Estimate a statistic of several arrays, its bias and its error by leaving out one replicate at a time.
 
     Parameters
     ----------
     statistic : callable
-        Takes the arrays, whole or each without the same network.
-    *arrays : array_like, shape (pretraining, ...)
+        Takes the arrays, whole or each without the same replicate, and returns a number.
+    *arrays : DataArray with the dimension `over`, or array_like that leads with it
+        An array without that dimension is given as it is.
+    over, of : str
+        The dimension, and what it counts.
+
+    Examples
+    --------
+    >>> jackknife(np.mean, [1.0, 2.0, 6.0]).value
+    3.0
+    """
+    return replace(over_replicates(jackknife_values(statistic, *arrays, over=over)), of=of)
+
+
+def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | ArrayLike, over: str = "replicate") -> Any:
+    """Return jackknife pseudovalues of a statistic, one for each replicate.
+
+    Parameters
+    ----------
+    statistic, *arrays, over
+        As in `jackknife`; the statistic may return an array.
 
     Returns
     -------
-    array, shape (pretraining, ...)
+    DataArray or array, leading with `over`
         P s - (P-1) s(without p). Their mean over p is the statistic with its bias corrected, and their spread that of P
         independent values: intervals are Student's with P - 1 degrees of freedom (Efron and Stein 1981).
     """
-    arrays = [np.asarray(array) for array in arrays]
-    count = len(arrays[0])
-    checks.same_length(**{f"array {n}": len(array) for n, array in enumerate(arrays, 1)})
-    without = [statistic(*(np.delete(array, p, 0) for array in arrays)) for p in range(count)]
-    return count * np.asarray(statistic(*arrays)) - (count - 1) * np.asarray(without)
+    arrays = [array if isinstance(array, xr.DataArray) else np.asarray(array) for array in arrays]
+    lengths = [len(a) if isinstance(a, np.ndarray) else a.sizes.get(over) for a in arrays]
+    checks.same_length(**{f"array {n}": length for n, length in enumerate(lengths, 1) if length is not None})
+    count = next(length for length in lengths if length is not None)
+
+    def without(array: xr.DataArray | np.ndarray, p: int) -> xr.DataArray | np.ndarray:
+        if isinstance(array, np.ndarray):
+            return np.delete(array, p, 0)
+        return array.drop_isel({over: p}) if over in array.dims else array
+
+    left = [statistic(*(without(array, p) for array in arrays)) for p in range(count)]
+    whole = statistic(*arrays)
+    if isinstance(whole, xr.DataArray) and whole.ndim:
+        labels = next(a[over] for a in arrays if isinstance(a, xr.DataArray) and over in a.coords)
+        return count * whole - (count - 1) * xr.concat(left, labels, coords="minimal", compat="equals", join="exact")
+    return count * np.asarray(whole) - (count - 1) * np.asarray(left)
+
+
+def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
+    """Return value and 95 % interval of an estimate for every combination of some dimensions' values.
+
+    Parameters
+    ----------
+    estimator : callable
+        Takes the arrays at one combination, such as `over_replicates`, or a `jackknife` of a statistic.
+    *arrays : DataArray
+        One that lacks a dimension is given as it is.
+    over : sequence of str
+        The dimensions.
+
+    Returns
+    -------
+    DataArray (*over, end)
+        ``end`` is ``low``, ``value`` and ``high``.
+    """
+    labels = {d: next(a[d] for a in arrays if d in a.dims) for d in over}
+    found = np.empty((*(len(values) for values in labels.values()), 3))
+    for place in np.ndindex(found.shape[:-1]):
+        at = dict(zip(over, place, strict=True))
+        one = estimator(*(a.isel({d: i for d, i in at.items() if d in a.dims}, drop=True) for a in arrays))
+        low, high = one.interval()
+        found[place] = low, one.value, high
+    return xr.DataArray(found, {**labels, "end": ["low", "value", "high"]}, name="estimate")

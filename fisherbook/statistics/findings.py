@@ -7,20 +7,30 @@ level. `judge` joins the two: with a claim's threshold in the interval, the find
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
+import xarray as xr
 from pandas.io.formats.style import Styler
 from scipy.special import stdtr
 
 from .. import checks
-from .estimates import Estimate, agreement, jackknife, over_replicates, over_replicates_and_people, pseudovalues
+from .estimates import (
+    Estimate,
+    agreement,
+    each,
+    jackknife,
+    jackknife_values,
+    over_replicates,
+    over_replicates_and_people,
+    pseudovalues,
+)
 
 __all__ = [
-    "Claim", "Estimate", "Finding", "agreement", "announce", "glue_findings", "jackknife", "judge", "over_replicates",
-    "over_replicates_and_people", "pseudovalues", "table",
+    "Claim", "Estimate", "Finding", "agreement", "announce", "decide", "each", "glue_findings", "jackknife",
+    "jackknife_values", "judge", "over_replicates", "over_replicates_and_people", "pseudovalues", "table", "tell",
 ]  # fmt: skip
 
 LEAST = {"replicates": 4, "people": 5}  # with fewer, a finding is inconclusive whatever its interval
@@ -152,17 +162,87 @@ def judge(results: Mapping[Claim, Estimate], level: float = 0.95) -> list[Findin
     return [findings[claim] for claim in results]
 
 
+def decide(estimates: Mapping[Claim, Estimate], second: Mapping[Claim, Estimate] | None = None) -> None:
+    """Decide all primary claims of a notebook (`judge`), show the verdicts, and leave them to the book.
+
+    Parameters
+    ----------
+    estimates : mapping of Claim to Estimate
+        All of them at once, for they share one error rate.
+    second : mapping of Claim to Estimate, optional
+        The same statistics by an estimator of another kind, shown beside the first and not decided by.
+    """
+    from IPython.display import display
+
+    found = judge(estimates)
+    glue_findings(found)
+    display(table(found, second))
+    print(*found, sep="\n")
+
+
+def tell(scale: Callable[[float], float] = float, **values: Any) -> None:
+    """Paste numbers into the text: each name can be had in a page's text as ``{glue:text}`name` ``.
+
+    Parameters
+    ----------
+    scale : callable
+        Applied to values and to the ends of intervals, such as ``np.exp``.
+    **values : Estimate, DataArray, mapping, number or text
+        An estimate is told with its 95 % interval, and so is an array over replicates. An array with other dimensions
+        is told value by value, under names that go on with the coordinates: ``inside_test``. So is a mapping.
+    """
+    from myst_nb import glue
+
+    for name, value in _told(values):
+        if isinstance(value, Estimate | xr.DataArray):
+            ends = (value.value, *value.interval()) if isinstance(value, Estimate) else value.values[[1, 0, 2]]
+            value = _number(*map(scale, ends))
+        elif not isinstance(value, str):
+            value = _plain(scale(value))
+        glue(name, value, display=False)
+
+
+def _told(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _told({f"{name}_{key}": one for key, one in value.items()})
+        elif isinstance(value, xr.DataArray) and (rest := [d for d in value.dims if d not in ("replicate", "end")]):
+            each = {f"{name}_{_word(key)}": value.sel({rest[0]: key}) for key in value[rest[0]].values}
+            yield from _told(each)
+        elif isinstance(value, xr.DataArray) and value.ndim:
+            yield name, value if "end" in value.dims else over_replicates(value.values)
+        else:
+            yield name, value if isinstance(value, str | Estimate) else float(value)
+
+
+def _word(key: Any) -> str:
+    return f"{key:g}" if isinstance(key, float) else str(key)
+
+
+def _plain(value: float) -> str:
+    """Write a number to two digits, a large one without decimals."""
+    whole = value == round(value) or abs(value) >= 100
+    return f"{value:.0f}" if math.isfinite(value) and whole else f"{value:#.2g}".rstrip(".")
+
+
 def announce(*claims: Claim) -> Styler:
     """Return claims as a table for a notebook, before there is a result: what is claimed, and what decides it."""
     rows = {"claim": [c.sentence for c in claims], "holds if the whole interval is": [c.rule for c in claims]}
     return _styled(pd.DataFrame(rows), "claims")
 
 
-def table(findings: Iterable[Finding]) -> Styler:
+def table(findings: Iterable[Finding], second: Mapping[Claim, Estimate] | None = None) -> Styler:
     """Return findings as the verdict table of a notebook; its ``data`` attribute is the data frame shown."""
+    findings = list(findings)
     names = {"sentence": "claim", "number": "estimate [95 %]", "rule": "claimed", "over": "over"}
     rows = [finding.row for finding in findings]
     frame = pd.DataFrame(rows)[list(names)].rename(columns=names)
+    if second:
+        others = (
+            replace(finding, estimate=second[finding.claim]) if finding.claim in second else None
+            for finding in findings
+        )
+        frame["second estimator"] = [other.row["number"] if other else "" for other in others]
     frame["verdict"] = [": ".join(filter(None, (row["verdict"], row["reason"]))) for row in rows]
     return _styled(frame, "findings")
 

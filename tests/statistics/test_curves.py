@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 import fisherbook as fb
 from fisherbook import angles as circle
@@ -112,11 +111,3 @@ def test_the_density_of_many_angles_is_the_density_they_were_drawn_from():
     assert np.allclose(curves.density_of(samples, at), density.pdf(at), atol=0.006)
     turned = curves.density_of(circle.wrap(samples + at[5] - at[0]), at)
     assert np.allclose(turned, np.roll(curves.density_of(samples, at), 5), atol=2e-3)
-
-
-def test_increments_are_stored_and_read_back(tmp_path, monkeypatch):
-    evaluate, _ = one_unit(50, lambda a: 2 + np.cos(a))
-    activity, store = made_activity(evaluate, 50), Store(tmp_path)
-    first = fb.measure_increments(activity, [0.01, 0.1], {"a": range(25)}, store=store)
-    monkeypatch.setattr(curves, "increments", None)
-    xr.testing.assert_equal(first, fb.measure_increments(activity, [0.01, 0.1], {"a": range(25)}, store=store))

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -235,3 +236,52 @@ def test_a_row_holds_what_a_table_or_a_file_needs():
 )
 def test_a_number_is_rounded_to_what_its_interval_says(shown, number):
     assert findings._number(*shown) == number
+
+
+def glued(monkeypatch):
+    import myst_nb
+
+    found = {}
+    monkeypatch.setattr(myst_nb, "glue", lambda name, value, display: found.update({name: value}))
+    return found
+
+
+def test_what_is_told_is_a_value_with_its_interval_in_one_form(monkeypatch):
+    found = glued(monkeypatch)
+    rows = xr.DataArray([[1.0, 1.2, 1.1], [2.0, 2.2, 2.4]], {"split": ["train", "test"], "replicate": [0, 1, 2]})
+    findings.tell(alpha=rows, steps=700, share=0.12345, who="people", level={"low": Estimate(0.5, 0.1, 1e9, 5)})
+    assert found["alpha_train"] == "1.10 [0.85, 1.35]"
+    assert (found["steps"], found["share"], found["who"]) == ("700", "0.12", "people")
+    assert found["level_low"] == "0.50 [0.30, 0.70]"
+    findings.tell(np.exp, ratio=Estimate(0.0, 0.1, 1e9, 5))
+    assert found["ratio"] == "1.00 [0.82, 1.22]"
+
+
+def test_each_estimates_every_combination_and_is_told_alike(monkeypatch):
+    found = glued(monkeypatch)
+    rows = xr.DataArray(np.random.default_rng(0).normal(size=(2, 6)), {"loss": ["a", "b"], "replicate": range(6)})
+    ends = findings.each(findings.over_replicates, rows, over=["loss"])
+    alone = findings.over_replicates(rows.sel(loss="b"))
+    assert np.allclose(ends.sel(loss="b"), [alone.interval()[0], alone.value, alone.interval()[1]])
+    findings.tell(by_table=ends, by_array=rows)
+    assert found["by_table_b"] == found["by_array_b"]
+
+
+def test_the_jackknife_is_the_same_on_labelled_and_on_plain_arrays():
+    rows = np.random.default_rng(0).normal(size=(7, 4))
+    labelled = xr.DataArray(rows, {"replicate": range(7), "angle": range(4)})
+    one = findings.jackknife(lambda a: np.log((a**2).mean()), rows)
+    other = findings.jackknife(lambda a: np.log((a**2).mean()), labelled)
+    assert np.allclose([one.value, one.standard_error], [other.value, other.standard_error])
+    curves = findings.jackknife_values(lambda a: a.mean("replicate"), labelled)
+    assert np.allclose(curves, labelled) and curves.dims == ("replicate", "angle")
+
+
+def test_decide_prints_the_verdicts_and_shows_a_second_estimator_beside_the_first(monkeypatch, capsys):
+    found, shown = glued(monkeypatch), []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    claim = Claim("F grows", "above", 0.5)
+    findings.decide({claim: Estimate(2.0, 0.1, 1e9, 8)}, second={claim: Estimate(1.0, 0.1, 1e9, 8)})
+    assert capsys.readouterr().out == "F grows: reproduced\n"
+    assert shown[0].data["second estimator"].tolist() == ["1.00 [0.80, 1.20]"]
+    assert json.loads(found["findings"])[0]["verdict"] == "reproduced"
