@@ -233,6 +233,17 @@ def celeba_root(root: str | Path | None = None) -> Path | None:
     return Path(os.path.abspath(os.path.expanduser(said))) if said else None
 
 
+def traces(path: str, root: str = "") -> list[tuple[str, int, int, int]]:
+    """Return name, size and times of all files that a source or other path names: they change with what is in them."""
+    place = celeba_root(root) if path == "celeba" else Path(os.path.abspath(os.path.expanduser(path)))
+    if not path or path in ("orl", "gratings") or place is None or not place.exists():
+        return []
+    files = list(walk(place, Counter()) if place.is_dir() else [("", place)])
+    files += [(file.name, file) for name in _CELEBA_BESIDE * (path == "celeba") for file in place.parent.glob(name)]
+    found = ((name, file.stat()) for name, file in files)
+    return sorted((name, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for name, at in found)
+
+
 def _first_width(path: Path) -> int:
     """Return the width (px) of the first image in a folder or archive, or 0 if there is none."""
     files = _files(path)[0] if path.exists() else {}
