@@ -299,6 +299,7 @@ def _people(
 
     def told_by(rule: str | Mapping[str, Any]) -> list[Any]:
         if isinstance(rule, Mapping):
+            rule = {_plain(str(name)): person for name, person in rule.items()}
             return [rule.get(name, rule.get(posixpath.basename(name))) for name in names]
         found = (re.search(rule, name) for name in names)
         return [match and match[min(match.re.groups, 1)] for match in found]
@@ -307,7 +308,7 @@ def _people(
         who = told_by(rules.get(people, people) if isinstance(people, str) else people)
     except (re.error, TypeError) as error:
         raise ValueError(f"people must be {_PEOPLE}, not {people!r} ({error})") from error
-    known = {name: str(person) for name, person in zip(names, who, strict=True) if person is not None}
+    known = {name: str(person) for name, person in zip(names, who, strict=True) if pd.notna(person)}
     persons = {*known.values()}
     if not known:
         raise ValueError(f"people must be {_PEOPLE}, not {people!r}, which finds nobody in {names[0]!r} or others")
