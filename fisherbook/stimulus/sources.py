@@ -238,9 +238,10 @@ def traces(path: str, root: str = "") -> list[tuple[str, int, int, int]]:
     place = celeba_root(root) if path == "celeba" else Path(os.path.abspath(os.path.expanduser(path)))
     if not path or path in ("orl", "gratings") or place is None or not place.exists():
         return []
-    files = list(walk(place, Counter()) if place.is_dir() else [("", place)])
-    files += [(file.name, file) for name in _CELEBA_BESIDE * (path == "celeba") for file in place.parent.glob(name)]
-    found = ((name, file.stat()) for name, file in files)
+    files = list(walk(place, Counter()) if place.is_dir() else [("", str(place))])
+    beside = _CELEBA_BESIDE * (path == "celeba")
+    files += [(file.name, str(file)) for pattern in beside for file in place.parent.glob(pattern)]
+    found = ((name, os.stat(file)) for name, file in files)
     return sorted((name, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for name, at in found)
 
 
@@ -367,7 +368,7 @@ def _pictures(files: Mapping[str, Open]) -> list[str]:
     return sorted(name for name in files if name.lower().endswith(SUFFIXES))
 
 
-def walk(folder: Path, left: Counter[str]) -> Iterator[tuple[str, Path]]:
+def walk(folder: Path, left: Counter[str]) -> Iterator[tuple[str, str]]:
     """Yield name and path of all files below a folder, links followed, each file once; `left` counts what is left out.
 
     Names that begin with a dot are not looked at.
@@ -384,11 +385,12 @@ def walk(folder: Path, left: Counter[str]) -> Iterator[tuple[str, Path]]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(_HIDDEN))
-        for path in sorted(Path(above, name) for name in files if not name.startswith(_HIDDEN)):
-            target = os.path.realpath(path) if path.is_symlink() else os.path.join(real, path.name)
-            if path.is_file() and target not in seen:
+        for name in sorted(name for name in files if not name.startswith(_HIDDEN)):
+            path = os.path.join(above, name)
+            target = os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
+            if os.path.isfile(path) and target not in seen:
                 seen.add(target)
-                yield f"{below}/{path.name}", path
+                yield f"{below}/{name}", path
             else:
                 left[again if target in seen else broken] += 1
 
