@@ -161,7 +161,7 @@ def baseline(stimulus: fb.Stimulus, weights: dict[str, Tensor], faces: np.ndarra
     It renders and computes as the package does, image by image, and is differentiated by `jacfwd`.
     """
     operator = stimulus._operator(weights["hidden1.weight"].dtype, "cpu")
-    spectrum = torch.view_as_complex(operator.spectrum[torch.from_numpy(faces)])[:, 0]
+    spectrum = torch.view_as_complex(operator.spectrum[torch.from_numpy(faces)].to(operator.dtype))[:, 0]
 
     def activity(theta: Tensor) -> tuple[Tensor, Tensor]:
         turned = spectrum * torch.exp(-1j * theta * operator.orders).to(spectrum.dtype)
@@ -443,7 +443,7 @@ def many(size: Size) -> list[Row]:
             images[start : start + 10_000] = rng.integers(0, 256, (min(10_000, count - start), *shape[1:]), np.uint8)
         order = np.arange(count)
         split = {"train": (order[: count * 7 // 10],), "test": (order[-size.of(500, 8) :],)}
-        stimulus = fb.Stimulus(fb.Faces(images, "noise", parts=split, digest="noise"), orders=size.of(30, 4))
+        stimulus = fb.Stimulus(fb.Faces(images, "noise", parts=split), orders=size.of(30, 4))
         stage, store = fb.Stage("uniform", fb.uniform(), steps=size.of(20, 2)), Store(Path(folder, "store"))
         taken = {}
         for name, network in {

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 
 class FewFaces(UserWarning):
     """Faces, or people, are too few for a trustworthy estimate or error."""
@@ -52,6 +55,24 @@ def same_length(**lengths: int) -> None:
     if len(set(lengths.values())) > 1:
         came = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         raise ValueError(f"these must have equal lengths, but {came}")
+
+
+def positions(argument: str, chosen: ArrayLike, length: int, otherwise: str = "") -> NDArray[np.int64]:
+    """Return the positions, from 0, that a choice among so many means: positions, or a mask that is True where chosen.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else, or chooses nothing; `otherwise` ends the sentence with what else is allowed.
+    """
+    found = np.asarray(chosen)
+    if found.dtype == bool and found.shape == (length,):
+        found = np.flatnonzero(found)
+    whole = found.ndim == 1 and len(found) and found.dtype.kind in "iu" and not np.ma.is_masked(chosen)
+    if not whole or found.min() < 0 or found.max() >= length:
+        allowed = f"{argument} must be indices from 0 to {length - 1}, or {length} of True and False with one True"
+        raise ValueError(f"{allowed}{otherwise}, not {np.array2string(found, threshold=6, edgeitems=2)}")
+    return found.astype(np.int64)
 
 
 def shape(argument: str, came: Sequence[int], *names: str) -> None:

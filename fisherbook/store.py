@@ -406,4 +406,4 @@ def default_store() -> Store:
     """Return the store in ``FISHERBOOK_STORE``, else ``.store`` of the checkout, else the user's cache."""
     folder = checkout()
     default = folder / ".store" if folder else platformdirs.user_cache_path("fisherbook")
-    return Store(Path(os.environ.get("FISHERBOOK_STORE") or default))
+    return Store(Path(os.path.abspath(os.path.expanduser(os.environ.get("FISHERBOOK_STORE") or default))))

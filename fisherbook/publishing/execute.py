@@ -27,8 +27,9 @@ import psutil
 from tqdm import tqdm
 
 from .. import checks, results, store
+from ..stimulus.sources import traces
 from .outcomes import OUTCOME, Outcome, findings_of, tidy
-from .profiles import Values, choose, find_root, parameters, profile_values, read, read_yaml
+from .profiles import Values, choose, find_root, located, parameters, profile_values, read, read_yaml
 from .site import build_site, copy_book, page
 
 _SHOWING = ("figures", "publishing")  # modules that make no number
@@ -113,7 +114,7 @@ def execute(notebook: str, settings: Sequence[str] = (), profile: str = "quick",
     for setting in settings:
         if not re.match(r"\w+=", setting):
             raise ValueError(f"a parameter must be given as name=value, not {setting!r}")
-    mine = values[notebook] | choose(path, dict(setting.split("=", 1) for setting in settings))
+    mine = values[notebook] | located(choose(path, dict(setting.split("=", 1) for setting in settings)))
     folder = root / "_build" / "runs" / notebook / _key(path, mine, _state(root))[:10]
     copy_book(root, folder / "book")
     _execute(root, folder, folder / "book", profile, {notebook: mine})
@@ -230,6 +231,8 @@ def _kernels(count: int, kept: Path) -> Iterator[int]:
     before = dict(os.environ)
     os.environ |= {"OMP_NUM_THREADS": str(cores // jobs), "PYTHONHASHSEED": "0", "TQDM_DISABLE": "1"}
     os.environ["FISHERBOOK_RESULTS"] = str(kept)
+    for name in {"FISHERBOOK_STORE", "FISHERBOOK_CELEBA"} & {name for name, path in before.items() if path}:
+        os.environ[name] = os.path.abspath(os.path.expanduser(before[name]))
     try:
         yield jobs
     finally:
@@ -276,7 +279,7 @@ def _not_where(used: Mapping[str, Any]) -> dict[str, Any]:
 
 def _told(used: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as records and pages tell them: no path of this machine, only what faces are called."""
-    named = {"source": Path(used["source"]).name} if "source" in used else {}
+    named = {name: Path(str(used[name])).name for name in ("source", "weights") if name in used}
     return {name: value for name, value in used.items() if name != "root"} | named
 
 
@@ -310,7 +313,9 @@ def _known(executed: Path, name: str, key: str) -> Run | None:
 def _key(notebook: Path, values: Mapping[str, Any], state: Any) -> str:
     """Return the digest of all that an executed notebook depends on."""
     cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in read(notebook).cells]
-    return store.digest([cells, dict(values), state])
+    used = {name: declared["default"] for name, declared in parameters(notebook).items()} | values
+    files = [traces(str(used[name]), used.get("root", "")) for name in ("source", "weights") if name in used]
+    return store.digest([cells, dict(values), state, files])
 
 
 def _state(root: Path) -> list[Any]:

@@ -1,6 +1,7 @@
 """The book's notebooks and their parameters: what they declare, and what a profile or a reader puts in its place."""
 
 import ast
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,21 @@ def choose(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     for name in values:
         checks.one_of(f"a parameter of {notebook.stem}", name, declared)
     return {name: _parse(name, declared[name]["type"], value) for name, value in values.items()}
+
+
+def located(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters whose paths are absolute, for a notebook is executed in another folder than the caller's.
+
+    A name that a parameter knows, such as ``"orl"``, comes before a file or folder of that name.
+    """
+    from ..stimulus.sources import SOURCES
+
+    known, found = {"source": SOURCES, "root": (), "weights": ("imagenet", "random")}, dict(values)
+    for name in known.keys() & values.keys():
+        path = os.path.abspath(os.path.expanduser(str(values[name])))
+        if values[name] and values[name] not in known[name] and (name == "root" or os.path.exists(path)):
+            found[name] = path
+    return found
 
 
 def _parse(name: str, kind: str, value: Any) -> Any:

@@ -1,12 +1,14 @@
 """Face images from a named source, and their splits by person, which rotate over folds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from .. import checks
+from .. import checks, store
 
 PARTS = {"train": 0.7, "test": 0.3}
 Parts = Mapping[str, tuple[NDArray[np.int64], ...]]
@@ -34,7 +36,7 @@ class Faces:
     parts : mapping of str to tuple of arrays
         Name of a split → its faces (indices, int64) in each fold.
     digest : str
-        Of all of the above but `source`; the same in every process.
+        Of all of the above but `source`, which follows from them and is the same in every process.
     """
 
     images: NDArray[np.float32]
@@ -45,7 +47,22 @@ class Faces:
     noise: NDArray[np.float32] | None = None
     symmetry: int = 1
     parts: Parts = field(default_factory=dict)
-    digest: str = ""
+
+    def __post_init__(self) -> None:
+        checks.shape("images", self.images.shape, "face", "channel", "height", "width")
+        known = {name: getattr(self, name) for name in ("identity", "attributes", "noise")}
+        checks.same_length(images=len(self), **{name: len(each) for name, each in known.items() if each is not None})
+        if self.identity is not None and pd.isna(self.identity).any():
+            raise ValueError("identity must say of each face whom it shows, and some are missing")
+        chosen = {
+            name: tuple(checks.positions(f"parts[{name!r}]", part, len(self)) for part in folds)
+            for name, folds in self.parts.items()
+        }
+        object.__setattr__(self, "parts", chosen)
+
+    @cached_property
+    def digest(self) -> str:  # noqa: D102
+        return store.digest({part.name: getattr(self, part.name) for part in fields(self) if part.name != "source"})
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,6 +88,7 @@ class Faces:
 
     def some(self, indices: NDArray[np.int64]) -> "Faces":
         """Return the images (float32), and their noise, of some faces, without what else is known of them."""
+        indices = checks.positions("faces", indices, len(self))
         images = self.images[indices]
         images = images if images.dtype == np.float32 else images / np.float32(255)
         noise = None if self.noise is None else self.noise[indices]

@@ -33,13 +33,12 @@ def polar_spectrum(images: Tensor) -> Tensor:
     phi = torch.arange(4 * size, dtype=torch.float64) * (2 * torch.pi / (4 * size))
     points = torch.stack([radius[:, None] * phi.cos(), -radius[:, None] * phi.sin()], -1)  # x right, y down
     points = (points / ((size - 1) / 2)).float()
-    spectra = []
-    for block in images.split(64):
+    spectrum = torch.empty(*images.shape[:2], rings(size), size + 1, dtype=torch.complex64)
+    for block, found in zip(images.split(64), spectrum.split(64), strict=True):
         polar = torch.nn.functional.grid_sample(
             block, points.expand(len(block), *points.shape), "bicubic", "border", align_corners=True
         )
-        spectra.append(torch.fft.rfft(polar, norm="forward")[..., : size + 1])
-    spectrum = torch.cat(spectra)
+        found.copy_(torch.fft.rfft(polar, norm="forward")[..., : size + 1])
     spectrum[..., 1:] *= 2
     return spectrum
 
@@ -60,7 +59,7 @@ class Harmonic:
         self.orders = torch.from_numpy(orders).to(device)
         self.dtype = dtype
         self.shape = spectrum.shape[2], 2 * len(orders)
-        self.spectrum = torch.view_as_real(spectrum).to(device, dtype).contiguous()
+        self.spectrum = torch.view_as_real(spectrum).to(device)
         self.blocks = []
         for ring in range(spectrum.shape[2] - 1):
             inside = np.flatnonzero(interval == ring)
@@ -77,7 +76,7 @@ class Harmonic:
         phase = torch.exp(-1j * angles[:, None] * self.orders)
         if tangents:
             phase = phase * (-1j * self.orders)
-        spectrum = torch.view_as_complex(self.spectrum[faces])
+        spectrum = torch.view_as_complex(self.spectrum[faces].to(self.dtype))
         return self.synthesise(spectrum * phase.to(spectrum.dtype)[:, None, None, :])
 
     def product(self, faces: Tensor, angles: Tensor, tangents: bool) -> Tensor:

@@ -1,17 +1,26 @@
 """Where faces come from: the bundled ORL faces, CelebA, folders and archives of pictures, and gratings."""
 
+import contextlib
+import errno
 import importlib.util
 import io
+import mimetypes
 import os
 import posixpath
+import re
+import shutil
+import stat
 import tempfile
+import unicodedata
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -20,22 +29,25 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from .. import checks
-from ..store import digest
+from ..store import default_store
 from .faces import PARTS, Faces, Parts
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
+_SUFFIXES = ", ".join(SUFFIXES)
+_PEOPLE = "'folders', 'parent', 'top', a regular expression, a mapping of file names to people, or None"
 
 CELEBA = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
-
 _CELEBA_WIDTH = 178  # px, of the aligned images
-
-
+_CELEBA_PEOPLE = "identity_CelebA.txt"
+_CELEBA_BESIDE = "list_attr_celeba*.csv", _CELEBA_PEOPLE  # looked for beside images that come alone
 _IN_MEMORY = 20_000 * 64**2  # pixels; more are kept as 8-bit numbers in a file of their own
+_LARGEST = 2**27  # bytes of a picture's or table's file; more are not read into memory
+_GREY = (128, 128, 128, 255)  # behind what is transparent
 
+_HIDDEN = (".", "__MACOSX")
 
-Tree = Path | zipfile.Path
+Open = Callable[[], IO[bytes]]
 
 
 def load_faces(
@@ -51,7 +63,8 @@ def load_faces(
     Parameters
     ----------
     source : str or Path
-        ``"orl"``, ``"celeba"``, ``"gratings"``; or a folder or zip archive: a Path, or a string like one.
+        ``"orl"``, ``"celeba"``, ``"gratings"``; or a folder or zip archive, below the working directory unless its
+        path is absolute; ``~`` is the home. A folder that has a source's name is a Path, or written ``"./orl"``.
     size : int
         Height and width of the images, px.
     split_by : {"identity", "image"}, optional
@@ -86,12 +99,19 @@ def load_faces(
       channels, not one. Without `split_by`, `parts` and `folds` the splits are the official ones: train, drive (its
       validation set), test. If `limit` leaves one of them empty (the first 162,770 images all train), people are
       split as elsewhere. `root` may also be an archive or folder of the aligned images alone, reduced or not: then
-      nobody tells who is who, and attributes are those of a ``list_attr_celeba*.csv`` beside them.
-    * A folder or archive: `attributes` is a CSV file, inside or elsewhere, with file names in the first
-      column and -1 or 0 (no), 1 (yes) or nothing (unknown) in the others; it need not cover all images.
-      `crop` is the side of the central square, px, by default the largest there is; `scale` and `color` as
-      above. `skip_unreadable` warns about damaged images instead of refusing them. People are told apart by
-      the folder an image lies in, if there are several and all images lie in one. No archive is extracted.
+      attributes are those of a ``list_attr_celeba*.csv`` beside them, and only an ``identity_CelebA.txt`` there tells
+      who is who.
+    * A folder or archive: `people` says whom an image shows. By default, ``"folders"``, that is the folder it lies in,
+      if there are several; a warning says so where the first folder would tell other people apart. ``"parent"`` (the
+      name of that folder, wherever it lies) and ``"top"`` (the first folder below the one that holds all) choose; a
+      regular expression finds the person in an image's path, in its group if it has one, as
+      ``people="([a-z]+)[0-9]+.png"``; a mapping of file names says it outright; None: nobody knows. Images of nobody
+      known are left out. `attributes` is a CSV file, inside or elsewhere, with file names in the first column and -1
+      or 0 (no), 1 (yes) or nothing (unknown) in the others; it need not cover all images. `crop` is the side of the
+      central square, px, by default the largest there is; `scale` and `color` as above. `skip_unreadable` warns about
+      damaged images instead of refusing them. Links are followed, and each file is read once; names that begin with
+      a dot are passed over. No archive is extracted. What is transparent shows mid-grey. A warning counts whatever
+      else is left out.
     * ``"gratings"``: `limit` (1000) times the image I = 1/2 + c/2 cos 2πfx, x from the centre in widths,
       `frequency` f = 4, `contrast` c = 0.5. The period is half a turn. With noise σ the pixels' Fisher
       information is exactly F = ‖∂I/∂θ‖²/σ²: for fine pixels in an aperture of radius R widths,
@@ -104,6 +124,7 @@ def load_faces(
     if not isinstance(source, str | Path):
         raise TypeError(f"source must be {', '.join(SOURCES)}, or the path of images, not {source!r}")
     is_path = isinstance(source, Path) or Path(source).suffix or Path(source).name != source
+    is_path = is_path or (source not in SOURCES and Path(source).expanduser().exists())
     load = _load_files if is_path else SOURCES[checks.one_of("source", source, SOURCES)]
     allowed = [*load_faces.__kwdefaults__, *(load.__kwdefaults__ or ())]
     for name in options.keys() - set(allowed):
@@ -114,8 +135,7 @@ def load_faces(
         faces = replace(faces, parts=_split(faces, split_by, parts or PARTS, folds, seed))
     if noise is not None:
         faces = replace(faces, noise=_noise(faces.images, checks.number("noise", noise, above=0), seed))
-    contents = {name: value for name, value in vars(faces).items() if name not in ("source", "digest")}
-    return replace(faces, digest=digest(contents))
+    return faces
 
 
 def _split(faces: Faces, split_by: str | None, parts: Mapping[str, float], folds: int, seed: int) -> Parts:
@@ -163,23 +183,29 @@ def _load_celeba(
     _path: Path, size: int, limit: int | None, _seed: int, *,
     root: str | Path | None = None, scale: float = 1.0, download: bool = False, color: bool = False,
 ) -> Faces:  # fmt: skip
-    root = root or os.environ.get("FISHERBOOK_CELEBA")
-    if not root:
+    root = celeba_root(root)
+    if root is None:
         needs = "needs root, or FISHERBOOK_CELEBA in the environment"
         raise ValueError(f"load_faces('celeba') {needs}: the folder that holds celeba/, or is to hold it")
     from torchvision.datasets import CelebA  # takes seconds to import, and only CelebA needs it
     from torchvision.datasets.utils import check_integrity
 
-    scale, folder = checks.number("scale", scale, above=0), Path(root).expanduser() / CelebA.base_folder
-    if not folder.is_dir() and (width := _first_width(folder.parent)):
-        beside = (folder.parent if folder.parent.is_dir() else folder.parent.parent).glob("list_attr_celeba*.csv")
+    scale, images = checks.number("scale", scale, above=0), "img_align_celeba"
+    # `root` may be celeba/ itself, its folder of images, or hold the folder that holds celeba/
+    places = [root / "celeba", root, *[root.parent] * (root.name == images), *sorted(root.glob("*/celeba"))]
+    whole = (place for place in places if (place / images).is_dir() and (place / _CELEBA_PEOPLE).is_file())
+    folder = next(whole, places[0])
+    if not folder.is_dir() and (width := _first_width(root)):
+        lists = [next((f for at in (root, root.parent) for f in sorted(at.glob(n))), None) for n in _CELEBA_BESIDE]
+        people = lists[1] and dict(line.split()[:2] for line in lists[1].read_text().splitlines() if line.strip())
         reduced = scale * _CELEBA_WIDTH / width  # they may have been reduced before
-        options = {"attributes": next(beside, None), "color": color, "scale": reduced}
-        return replace(_load_files(folder.parent, size, limit, _seed, **options), source="celeba")
+        options = {"people": people, "attributes": lists[0], "color": color, "scale": reduced}
+        return replace(_load_files(root, size, limit, _seed, **options), source="celeba")
+    layout = type("CelebA", (CelebA,), {"base_folder": folder.name})
     try:
-        celeba = CelebA(str(folder.parent), split="all", target_type=[], download=download)
+        celeba = layout(str(folder.parent), split="all", target_type=[], download=download)
     except Exception as error:  # whatever a download raises
-        unpacked = ".zip" if (folder / "img_align_celeba").is_dir() else ()  # then the archive is dispensable
+        unpacked = ".zip" if (folder / images).is_dir() else ()  # then the archive is dispensable
         files = [(folder / name, md5) for _, md5, name in CelebA.file_list if not name.endswith(unpacked)]
         need = ", ".join(file.name for file, md5 in files if not check_integrity(str(file), md5))
         advice = f"put {need} from {CELEBA} into {folder} and unpack archives there"
@@ -189,55 +215,117 @@ def _load_celeba(
         incomplete = f"CelebA is missing or incomplete in {folder} ({error})"
         raise FileNotFoundError(f"{incomplete}; {advice}, or pass download=True") from error
     names = celeba.filename[:limit]
-    images, _, unreadable = _read(folder / "img_align_celeba", names, size, color, scale=scale)
+    files = {name: partial(open, folder / images / name, "rb") for name in names}
+    pixels, _, unreadable, _ = _read(files, names, size, color, scale=scale)
     if unreadable:
-        raise FileNotFoundError(f"{unreadable}; unpack img_align_celeba.zip from {CELEBA} in {folder}")
+        raise FileNotFoundError(f"{unreadable}; unpack {images}.zip from {CELEBA} in {folder}")
     identity, attributes = (table[: len(names)].numpy() for table in (celeba.identity[:, 0], celeba.attr))
     attribute_names = tuple(name for name in celeba.attr_names if name)
-    faces = Faces(images, "celeba", identity, attributes.astype(np.float32), attribute_names)
+    faces = Faces(pixels, "celeba", identity, attributes.astype(np.float32), attribute_names)
     partition = np.loadtxt(folder / "list_eval_partition.txt", dtype=int, usecols=1)[: len(names)]
     official = {name: (faces._where(partition == i),) for i, name in enumerate(("train", "drive", "test"))}
     return replace(faces, parts=official) if all(len(part) for (part,) in official.values()) else faces
 
 
+def celeba_root(root: str | Path | None = None) -> Path | None:
+    """Return where CelebA is: `root`, by default what ``FISHERBOOK_CELEBA`` of the environment says."""
+    said = root or os.environ.get("FISHERBOOK_CELEBA")
+    return Path(os.path.abspath(os.path.expanduser(said))) if said else None
+
+
+def traces(path: str, root: str = "") -> list[tuple[str, int, int, int]]:
+    """Return name, size and times of all files that a source or other path names: they change with what is in them."""
+    place = celeba_root(root) if path == "celeba" else Path(os.path.abspath(os.path.expanduser(path)))
+    if not path or path in ("orl", "gratings") or place is None or not place.exists():
+        return []
+    files = list(walk(place, Counter()) if place.is_dir() else [("", str(place))])
+    beside = _CELEBA_BESIDE * (path == "celeba")
+    files += [(file.name, str(file)) for pattern in beside for file in place.parent.glob(pattern)]
+    found = ((name, os.stat(file)) for name, file in files)
+    return sorted((name, at.st_size, at.st_mtime_ns, at.st_ctime_ns) for name, at in found)
+
+
 def _first_width(path: Path) -> int:
     """Return the width (px) of the first image in a folder or archive, or 0 if there is none."""
-    if not (path.is_dir() or path.is_file()):
-        return 0
-    tree, files = _tree(path)
-    first = next((name for name in files if name.lower().endswith(SUFFIXES)), None)
-    if first is None:
-        return 0
-    with Image.open(io.BytesIO(tree.joinpath(first).read_bytes())) as image:
-        return image.width
+    files = _files(path)[0] if path.exists() else {}
+    for name in _pictures(files):
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(_contents(files[name]))) as image:
+            return image.width
+    return 0
 
 
 def _load_files(
-    path: Path, size: int, limit: int | None, _seed: int, *, attributes: str | Path | None = None,
-    crop: int | None = None, color: bool = False, scale: float = 1.0, skip_unreadable: bool = False,
+    path: Path, size: int, limit: int | None, _seed: int, *, people: str | Mapping[str, Any] | None = "folders",
+    attributes: str | Path | None = None, crop: int | None = None, color: bool = False, scale: float = 1.0,
+    skip_unreadable: bool = False,
 ) -> Faces:  # fmt: skip
     scale = checks.number("scale", scale, above=0)
     crop = crop if crop is None else checks.whole_number("crop", crop)
-    tree, files = _tree(path)
-    names = [name for name in files if name.lower().endswith(SUFFIXES)]
-    if not names:
-        raise ValueError(f"source {str(path)!r} has no images in it, no file named {', '.join(SUFFIXES)}")
-    folders = [posixpath.dirname(name) for name in names]
-    identity, table, columns = None, None, ()
-    if posixpath.commonpath(folders) not in folders:  # neither is there just one, nor does an image lie above
-        identity = np.unique([posixpath.basename(folder) for folder in folders], return_inverse=True)[1]
+    files, told = _files(path)
+    if not (names := _pictures(files)):
+        raise ValueError("; ".join([f"source {str(path)!r} has no images in it, no file named {_SUFFIXES}", *told]))
+    names, identity, unknown = _people(names, people)
+    table, columns = None, ()
     if attributes is not None:
-        list_file = tree.joinpath(attributes) if attributes in files else Path(attributes).expanduser()
-        if not list_file.is_file():
+        inside = _plain(str(attributes))
+        list_file = Path(os.path.expanduser(attributes))
+        if inside not in files and not list_file.is_file():
             raise FileNotFoundError(f"attributes: no file {str(attributes)!r} in {path}, nor elsewhere")
-        table, columns = _attributes(list_file, names)
-    images, kept, unreadable = _read(tree, names[:limit], size, color, crop, scale)
+        table, columns = _attributes(files.get(inside) or partial(open, list_file, "rb"), str(attributes), names)
+    images, kept, unreadable, first = _read(files, names[:limit], size, color, crop, scale)
     if unreadable and not (skip_unreadable and len(kept)):
         raise ValueError(f"source {str(path)!r}: {unreadable}; skip_unreadable=True leaves them out")
-    if unreadable:
-        warnings.warn(f"source {str(path)!r}, left out: {unreadable}", stacklevel=3)
+    told += [*unknown, *([f"left out: {unreadable}"] if unreadable else ()), *first]
+    if told:
+        warnings.warn(f"source {path.name!r}: {'; '.join(told)}", stacklevel=3)
     identity, table = (None if known is None else known[kept] for known in (identity, table))
     return Faces(images, path.name, identity, table, columns)
+
+
+def _people(
+    names: list[str], people: str | Mapping[str, Any] | None
+) -> tuple[list[str], NDArray[np.int64] | None, list[str]]:
+    """Return the images of which it is known whom they show, whom (None if of none), and what is said of it."""
+    folders, told = {posixpath.dirname(name) for name in names}, []
+    while len(folders) > 1 and (above := posixpath.commonpath(folders)) in folders:
+        folders.remove(above)  # images that lie above all others: beside the folders of people
+    one = len(folders) == 1
+    if people is None or (people == "folders" and one):
+        mixed = people and any(posixpath.dirname(name) not in folders for name in names)
+        return names, None, ["nobody is told apart, for images lie in one folder and above it"] * bool(mixed)
+    above = posixpath.dirname(*folders) if one else posixpath.commonpath(folders)
+    below = re.escape(posixpath.join(above, ""))
+    rules = {"parent": rf"^{below}(?:.*/)?([^/]+)/[^/]+$", "top": rf"^{below}([^/]+)/"}
+    rules["folders"] = rules["parent"]
+
+    def told_by(rule: str | Mapping[str, Any]) -> list[Any]:
+        if isinstance(rule, Mapping):
+            rule = {_plain(str(name)): person for name, person in rule.items()}
+            return [rule.get(name, rule.get(posixpath.basename(name))) for name in names]
+        found = (re.search(rule, name) for name in names)
+        return [match and match[min(match.re.groups, 1)] for match in found]
+
+    try:
+        who = told_by(rules.get(people, people) if isinstance(people, str) else people)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"people must be {_PEOPLE}, not {people!r} ({error})") from error
+    known = {name: str(person) for name, person in zip(names, who, strict=True) if pd.notna(person)}
+    persons = {*known.values()}
+    if not known:
+        raise ValueError(f"people must be {_PEOPLE}, not {people!r}, which finds nobody in {names[0]!r} or others")
+    if others := [name for name in names if name not in known]:
+        told += [f"left out: {len(others)} of {len(names)} images, for nobody says whom they show: {_first(others)}"]
+    both = {*zip(who, told_by(rules["top"]), strict=True)} - {(None, None)}
+    tops = {top for _, top in both}
+    if people == "folders" and not len(both) == len(persons) == len(tops):
+        told += [f"{len(persons)} people by the folders that images lie in; people='top' would tell {len(tops)} apart"]
+    if len({person.casefold() for person in persons}) < len(persons):
+        told += ["people whose names differ in upper and lower case alone count as different"]
+    return list(known), np.unique(list(known.values()), return_inverse=True)[1], told
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
 
 
 def _load_gratings(
@@ -256,70 +344,151 @@ def _load_gratings(
 SOURCES: dict[str, Callable] = {"orl": _load_orl, "celeba": _load_celeba, "gratings": _load_gratings}
 
 
-def _tree(path: Path) -> tuple[Tree, list[str]]:
-    """Return a folder or zip archive, and the names of the files in it, sorted, with slashes."""
+def _files(path: Path) -> tuple[dict[str, Open], list[str]]:
+    """Return what opens each file in a folder or zip archive, by its plain name, and what is said of those left out."""
+    left, files = Counter(), {}
     if path.is_dir():
-        tree, files = path, [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+        found = ((name, partial(open, file, "rb")) for name, file in walk(path, left))
     elif zipfile.is_zipfile(path):
-        tree = zipfile.Path(path)
-        files = tree.root.namelist()
+        found = _entries(path, left)
     else:
         raise FileNotFoundError(f"source must be an existing folder or zip archive, not {str(path)!r}")
-    return tree, sorted(f for f in files if not any(p.startswith((".", "__MACOSX")) for p in f.split("/")))
+    for name, opened in found:
+        name, image = _plain(name), name.lower().endswith(SUFFIXES)
+        left["images of other kinds"] += not image and (mimetypes.guess_type(name)[0] or "").startswith("image/")
+        left["images whose name comes again"] += image and name in files
+        left["names that lead out"] += name.startswith("../")
+        if not any(part.startswith(_HIDDEN) for part in name.split("/")):
+            files[name] = opened
+    counted = ", ".join(f"{what} ({count})" for what, count in left.items() if count)
+    return files, [f"left out: {counted}"] if counted else []
 
 
-def _attributes(file: Tree, names: Sequence[str]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+def _pictures(files: Mapping[str, Open]) -> list[str]:
+    return sorted(name for name in files if name.lower().endswith(SUFFIXES))
+
+
+def walk(folder: Path, left: Counter[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and path of all files below a folder, links followed, each file once; `left` counts what is left out.
+
+    Names that begin with a dot are not looked at.
+    """
+    # A link to what lies above would lead to any files, and to these once more.
+    seen = {str(above) for above in folder.resolve().parents}
+    unreadable = partial(left.update, ["folders that can't be read"])
+    for above, folders, files in os.walk(folder, onerror=lambda _: unreadable(), followlinks=True):
+        real, below = os.path.realpath(above), os.path.relpath(above, folder)
+        again, broken = "links to what is read already", "broken links"
+        if real in seen:
+            left[again] += 1
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(_HIDDEN))
+        for name in sorted(name for name in files if not name.startswith(_HIDDEN)):
+            path = os.path.join(above, name)
+            target = os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
+            if os.path.isfile(path) and target not in seen:
+                seen.add(target)
+                yield f"{below}/{name}", path
+            else:
+                left[again if target in seen else broken] += 1
+
+
+def _entries(path: Path, left: Counter[str]) -> Iterator[tuple[str, Open]]:
+    """Yield name and what opens it of all files in a zip archive."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # of many types, from the archive's directory
+        raise ValueError(f"source {str(path)!r} is a damaged zip archive ({error})") from error
+    for entry in archive.infolist():
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            left["links in an archive"] += 1
+        elif not entry.filename.endswith(("/", "\\")):
+            yield entry.filename, partial(archive.open, entry)
+
+
+def _plain(name: str) -> str:
+    """Return a name with slashes, relative, without ``.``, with ``..`` in front at most, in the Unicode form NFC."""
+    return posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/").lstrip("/"))
+
+
+def _contents(opened: Open) -> bytes:
+    """Return the bytes of a file that is not too large for a picture, whatever an archive says of its size."""
+    with opened() as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ValueError(f"it is larger than {_LARGEST >> 20} MiB")
+    return data
+
+
+def _attributes(opened: Open, said: str, names: Sequence[str]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Return the table (image, attribute) of 1, 0 and NaN, and the attributes' names."""
     try:
-        with file.open("rb") as data:
-            frame = pd.read_csv(data, index_col=0, encoding="utf-8-sig", skipinitialspace=True).astype(float)
+        data = io.BytesIO(_contents(opened))
+        frame = pd.read_csv(data, index_col=0, encoding="utf-8-sig", skipinitialspace=True).astype(float)
     except ValueError as error:
-        raise ValueError(f"attributes: {file} is no table of comma-separated numbers: {error}") from error
+        raise ValueError(f"attributes: {said} is no table of comma-separated numbers: {error}") from error
     strange = np.setdiff1d(frame.to_numpy()[frame.notna()], [-1, 0, 1])
     if len(strange):
-        raise ValueError(f"attributes: {file} must hold -1, 0, 1 or nothing, not {strange[0]:g}")
-    listed, keys = frame.index.astype(str), pd.Index(names)
-    if keys.map(posixpath.basename).is_unique:  # then it doesn't matter in which folder an image lies
-        listed, keys = listed.map(posixpath.basename), keys.map(posixpath.basename)
+        raise ValueError(f"attributes: {said} must hold -1, 0, 1 or nothing, not {strange[0]:g}")
+    listed, keys = (pd.Index([_plain(str(name)) for name in each], dtype=object) for each in (frame.index, names))
+    for short in (posixpath.basename, str.casefold):  # the folder, or the case, that tells no images apart is no matter
+        if keys.map(short).is_unique and listed.map(short).nunique() == listed.nunique():
+            listed, keys = listed.map(short), keys.map(short)
     if listed.has_duplicates or not listed.isin(keys).any():
-        raise ValueError(f"attributes: {file} must list each image once, and at least one of the images here")
+        raise ValueError(f"attributes: {said} must list each image once, and at least one of the images here")
     frame.index = listed
     return frame.clip(lower=0).reindex(keys).to_numpy(np.float32), tuple(map(str, frame.columns))
 
 
 def _read(
-    tree: Tree, names: Sequence[str], size: int, color: bool, crop: int | None = None, scale: float = 1.0
-) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
-    """Return images (face, channel, size, size) in [0, 1], which they are, and what is said of the others."""
+    files: Mapping[str, Open], names: Sequence[str], size: int, color: bool, crop: int | None = None, scale: float = 1.0
+) -> tuple[NDArray[np.float32], NDArray[np.int64], str, list[str]]:
+    """Return images (face, channel, size, size) in [0, 1], which they are, and what is said of others and of these."""
     mode = "RGB" if color else "L"
-    shape, failed = (len(names), len(mode), size, size), {}
+    shape, failed, moving = (len(names), len(mode), size, size), {}, []
     many = np.prod(shape) > _IN_MEMORY
-    if many:
-        with tempfile.TemporaryFile() as file:  # it has no name, and vanishes with the last array that is mapped to it
-            pixels = np.memmap(file, np.uint8, shape=shape)
-    else:
-        pixels = np.zeros(shape, np.uint8)
+    pixels = _mapped(shape) if many else np.zeros(shape, np.uint8)
 
     def read(index: int) -> None:
         try:
-            face = _face(tree.joinpath(names[index]).read_bytes(), size, mode, crop, scale)
+            face, moves = _face(_contents(files[names[index]]), size, mode, crop, scale)
             pixels[index] = face.transpose(2, 0, 1)
+            moving.extend([index] * moves)
         except Exception as error:  # Pillow raises errors of many types on damaged files
             failed[index] = f"{names[index]} ({error})"
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(4) as pool, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         done = pool.map(read, range(len(names)))
         list(tqdm(done, "reading faces", len(names), leave=False, unit="face", delay=2))
     kept = np.setdiff1d(np.arange(len(names)), list(failed))
-    first = ", ".join(failed[index] for index in sorted(failed)[:5]) + ", ..." * (len(failed) > 5)
-    if len(kept) < len(names):
-        pixels = pixels[kept]
-    images = pixels if many else pixels / np.float32(255)
-    return images, kept, f"{len(failed)} of {len(names)} images can't be read: {first}" if failed else ""
+    shown = _first([failed[index] for index in sorted(failed)])
+    for place, index in enumerate(kept if failed else ()):
+        pixels[place] = pixels[index]
+    images = pixels[: len(kept)] if many else pixels[: len(kept)] / np.float32(255)
+    unreadable = f"{len(failed)} of {len(names)} images can't be read: {shown}" if failed else ""
+    return images, kept, unreadable, [f"images that move, and show their first frame ({len(moving)})"] if moving else []
 
 
-def _face(data: bytes, size: int, mode: str, crop: int | None, scale: float) -> NDArray[np.uint8]:
-    """Return the square at the centre of an image that is first turned upright and reduced by `scale`."""
+def _mapped(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return an array in a file that has its room on the disk already, for a disk that fills would end the process."""
+    size, places = int(np.prod(shape)), (Path(tempfile.gettempdir()), default_store().root)
+    for place in places:
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            # the file has no name, and vanishes with the last array that is mapped to it
+            with tempfile.TemporaryFile(dir=place) as file:
+                if shutil.disk_usage(place).free > size:
+                    getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, size)
+                    return np.memmap(file, np.uint8, shape=shape)
+    needs = f"{shape[0]} images of this size need {size >> 20} MiB"
+    raise OSError(errno.ENOSPC, f"{needs}, which neither {places[0]} nor the store, {places[1]}, has; set a limit")
+
+
+def _face(data: bytes, size: int, mode: str, crop: int | None, scale: float) -> tuple[NDArray[np.uint8], bool]:
+    """Return the square at the centre of an image that is first turned upright and reduced by `scale`; if it moves."""
     with Image.open(io.BytesIO(data)) as image:
         side = crop or min(image.size)
         fraction = side / min(image.size)
@@ -327,13 +496,17 @@ def _face(data: bytes, size: int, mode: str, crop: int | None, scale: float) -> 
             raise ValueError(f"{image.width} x {image.height} px is less than crop = {crop}")
         if scale == 1:  # JPEG files decode faster at 1/2, 1/4 or 1/8: here to twice the needed pixels
             image.draft(mode, [-(-2 * size * length // side) for length in image.size])
+        moves = getattr(image, "is_animated", False) and image.format != "MPO"  # whose others are previews, or depth
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith(("I", "F")):  # convert would clip
             raise ValueError("more than 8 bits per channel")
+        if upright.has_transparency_data:  # the colours of what nobody sees are anything
+            seen = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", seen.size, _GREY), seen)
         upright = upright.convert(mode)
     if scale != 1:
         upright = upright.resize([round(n * scale) for n in upright.size], Image.Resampling.BILINEAR)
-    return _square(upright, size, fraction * min(upright.size))
+    return _square(upright, size, fraction * min(upright.size)), moves
 
 
 def _square(image: Image.Image, size: int, side: float) -> NDArray[np.uint8]:

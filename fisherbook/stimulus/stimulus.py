@@ -81,8 +81,8 @@ class Stimulus:
         ----------
         angles : int or array_like
             That many angles on the half-open circle, or angles in rad.
-        faces : array of int, str or None
-            Indices of faces, the name of a split, or None for all.
+        faces : array of int or bool, str or None
+            Indices of faces, a mask that is True for those shown, the name of a split, or None for all.
         """
         return self._outer(angles, faces, tangents=False)
 
@@ -104,13 +104,11 @@ class Stimulus:
         return torch.stack(squared).numpy()
 
     def indices(self, faces: Sequence[int] | str | None) -> Tensor:
-        """Return indices of faces, checked, from indices, the name of a split (its first fold), or None for all."""
+        """Return indices of faces from indices, a mask, the name of a split (its first fold), or None for all."""
         if faces is None or isinstance(faces, str):
             return torch.from_numpy(self.faces.split(faces))
-        indices = torch.as_tensor(np.asarray(faces, np.int64))
-        if indices.ndim != 1 or len(indices) == 0 or indices.min() < 0 or indices.max() >= len(self.faces):
-            raise ValueError(f"faces must be indices from 0 to {len(self.faces) - 1}, the name of a split, or None")
-        return indices
+        others = ", the name of a split, or None"
+        return torch.from_numpy(checks.positions("faces", faces, len(self.faces), others))
 
     # ---- what training and recording use ---------------------------------------------------------------------------
 
@@ -196,20 +194,15 @@ class Stimulus:
     @cached_property
     def orders(self) -> int:
         """Highest angular frequency M of the harmonic rotation."""
-        if self._given_orders is not None:
-            return self._given_orders
-        spectrum = self._polar_spectrum
-        rim = spectrum[:, :, int(0.9 * spectrum.shape[2]) :, 1:]
-        energy = torch.cumsum(rim.abs().square().sum((0, 1, 2)), 0)
-        return int((energy < _RIM_ENERGY * energy[-1]).sum()) + 1
+        return self._given_orders or self._series.shape[-1] - 1
 
-    @cached_property
+    @property
     def spectrum(self) -> Tensor:
         """Polar Fourier coefficients c_m(r), complex128, (face, channel, ring, M + 1).
 
         A face at the polar angle φ is Re Σ_m c_m(r) exp(imφ).
         """
-        return self._polar_spectrum[..., : self.orders + 1].to(torch.complex128)
+        return self._series.to(torch.complex128)
 
     def project(self, weights: Tensor) -> Tensor:
         """Apply the transposed synthesis to weights on the aperture's pixels.
@@ -232,14 +225,21 @@ class Stimulus:
         return self.embed(pixels, tangents)
 
     @cached_property
-    def _polar_spectrum(self) -> Tensor:
+    def _series(self) -> Tensor:
+        """The coefficients as they were computed, complex64; of a few of the faces if they are too many to keep."""
         few = np.linspace(0, len(self.faces) - 1, _FEWER).astype(int)
-        return polar_spectrum(torch.from_numpy((self.faces.some(few) if self.streams else self.faces).images))
+        whole = polar_spectrum(torch.from_numpy((self.faces.some(few) if self.streams else self.faces).images))
+        orders = self._given_orders
+        if orders is None:
+            rim = whole[:, :, int(0.9 * whole.shape[2]) :, 1:]
+            energy = torch.cumsum(rim.abs().square().sum((0, 1, 2)), 0)
+            orders = int((energy < _RIM_ENERGY * energy[-1]).sum()) + 1
+        return whole[..., : orders + 1].clone()
 
     @lru_cache(maxsize=4)  # noqa: B019 - one stimulus lives as long as its study
     def _operator(self, dtype: torch.dtype, device: str) -> "Harmonic | Bilinear":
         if self.rotation == "harmonic":
-            return Harmonic(self.spectrum, self.size, dtype, device)
+            return Harmonic(self._series, self.size, dtype, device)
         return Bilinear(torch.from_numpy(self.faces.images), dtype, device)
 
     @lru_cache(maxsize=4)  # noqa: B019

@@ -71,6 +71,28 @@ def test_people_are_split_anew_where_official_splits_do_not_serve(celeba, option
     assert len(faces) == options.get("limit", 10)
 
 
+@pytest.mark.parametrize("root", ["celeba", "celeba/img_align_celeba", "above", "celeba/."])
+def test_one_folder_too_deep_or_too_high_is_the_same_dataset(celeba, root):
+    folder, _ = celeba
+    expected = load_faces("celeba", 16, root=folder.parent)
+    where = folder.parent.parent if root == "above" else folder.parent / root
+    faces = load_faces("celeba", 16, root=where)
+    assert faces.digest == expected.digest
+    assert faces.identity.tolist() == IDENTITY
+
+
+def test_an_identity_list_beside_images_alone_is_read(celeba, tmp_path):
+    folder, _ = celeba
+    alone = tmp_path / "alone" / "aligned"
+    shutil.copytree(folder / "img_align_celeba", alone)
+    shutil.copy(folder / "identity_CelebA.txt", alone.parent)
+    archive = shutil.make_archive(str(tmp_path / "alone" / "faces"), "zip", alone)
+    for root in (alone, archive):
+        faces = load_faces("celeba", 16, root=root)
+        same = faces.identity[:, None] == faces.identity
+        assert np.array_equal(same, np.equal.outer(IDENTITY, IDENTITY))
+
+
 def test_scale_reduces_the_aligned_image_before_its_central_square_is_taken(celeba):
     folder, _ = celeba
     picture = np.zeros((218, 178), np.uint8)

@@ -1,9 +1,16 @@
+import dataclasses
 import hashlib
+import io
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tracemalloc
+import unicodedata
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import jv
 
+from fisherbook.stimulus import sources
 from fisherbook.stimulus.faces import Faces
-from fisherbook.stimulus.sources import _split, load_faces
+from fisherbook.stimulus.sources import _people, _plain, _split, load_faces
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -129,6 +137,30 @@ def test_digest_is_the_same_in_another_process():
     code = f"from fisherbook.stimulus.sources import load_faces; print({digests})"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CHECKOUT)
     assert made.stdout.strip() == str([load_faces(source, 16, folds=3).digest for source in ("orl", "gratings")])
+
+
+def test_digest_follows_from_what_faces_are_however_they_were_made(rng):
+    images = rng.random((6, 1, 8, 8)).astype(np.float32)
+    faces = Faces(images, "made")
+    others = [
+        Faces(images + 1, "made"), Faces(images, "made", np.arange(6)), dataclasses.replace(faces, noise=images),
+        dataclasses.replace(faces, parts={"all": (np.arange(6),)}), Faces(images, "made", symmetry=2),
+        Faces(images, "made", attributes=np.zeros((6, 1)), attribute_names=("Happy",)),
+    ]  # fmt: skip
+    assert len({faces.digest, *(other.digest for other in others)}) == 7
+    assert Faces(images.copy(), "elsewhere").digest == faces.digest
+
+
+def test_faces_that_do_not_agree_with_what_is_known_of_them_meet_a_sentence():
+    images = np.zeros((3, 1, 8, 8), np.float32)
+    with pytest.raises(ValueError, match="these must have equal lengths, but images has 3, identity has 2"):
+        Faces(images, "made", np.arange(2))
+    with pytest.raises(ValueError, match="identity must say of each face whom it shows, and some are missing"):
+        Faces(images, "made", np.array([0, 1, np.nan]))
+    with pytest.raises(ValueError, match=r"parts\['test'\] must be indices from 0 to 2, or 3 of True and False"):
+        Faces(images, "made", parts={"test": (np.array([0, -1]),)})
+    mask = Faces(images, "made", parts={"test": (np.array([False, True, True]),)})
+    assert mask.split("test").tolist() == [1, 2]
 
 
 # ---- splits ----------------------------------------------------------------------------------------------
@@ -266,7 +298,8 @@ def test_an_archive_whose_names_lead_out_of_it_writes_nothing(tmp_path):
         archive.write(tmp_path / "face.png", "../../escaped.png")
         archive.write(tmp_path / "face.png", "inside.png")
     before = sorted(tmp_path.rglob("*"))
-    assert len(load_faces(path, 8, parts={"all": 1.0})) == 1
+    with pytest.warns(UserWarning, match=r"source 'faces.zip': left out: names that lead out \(1\)$"):
+        assert len(load_faces(path, 8, parts={"all": 1.0})) == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -308,12 +341,222 @@ def test_a_photograph_is_turned_the_way_its_camera_was_held(tmp_path):
     assert shown[:, -2].mean() > 0.7 > 0.1 > shown[:, 1].mean()
 
 
-def test_images_of_one_folder_or_above_others_have_no_identity(folder, tmp_path):
+def test_images_of_one_folder_have_no_identity_and_others_above_it_are_told_of(tmp_path):
     for name in ("a.png", "b.png"):
         save(tmp_path / "flat" / "deeper" / name)
     assert load_faces(tmp_path / "flat", 8).identity is None
-    save(folder / "above.png")
-    assert load_faces(folder, 8).identity is None
+    save(tmp_path / "flat" / "above.png")
+    with pytest.warns(UserWarning, match="source 'flat': nobody is told apart, for images lie in one folder and above"):
+        faces = load_faces(tmp_path / "flat", 8)
+    assert (len(faces), faces.identity) == (3, None)
+
+
+# ---- who is who ------------------------------------------------------------------------------------------
+
+part_of_a_name = st.sampled_from(["ada", "bo", "Cy", "josé", "zoë", "dé"])
+layouts = st.sets(st.lists(part_of_a_name, min_size=1, max_size=4).map("/".join), min_size=1, max_size=12)
+spoilt = {  # as archives and file systems have written names
+    "as they are": str,
+    "from here": "./{}".format,
+    "absolute": "/{}".format,
+    "backslashes": lambda name: name.replace("/", "\\"),
+    "decomposed": lambda name: unicodedata.normalize("NFD", name),
+}
+
+
+@given(layouts, st.sampled_from(sorted(spoilt)))
+def test_people_of_any_layout_are_those_that_the_rule_says_whatever_form_names_have(layout, form):
+    names = sorted(f"{name}.png" for name in layout)
+    files = [_plain(spoilt[form](name)) for name in names]
+    assert files == names
+    folders = [name.rpartition("/")[0] for name in names]
+    for rule, known in (
+        ("parent", lambda name: name.split("/")[-2]),
+        (r"^([^/]+)/.*", lambda name: name.split("/")[0]),
+        ({name: name.split("/")[0] for name in names if "/" in name}, lambda name: name.split("/")[0]),
+    ):
+        # by hand: who is beside all folders, or beside all folders below a folder that holds all others, is nobody
+        own = {n for n, folder in zip(names, folders, strict=True) if folder} if rule != "parent" else _own(names)
+        if not own:
+            with pytest.raises(ValueError, match="which finds nobody in"):
+                _people(files, rule)
+            continue
+        kept, identity, said = _people(files, rule)
+        assert kept == sorted(own)
+        people = [known(name) for name in kept]
+        assert [sorted(set(people))[i] for i in identity] == people
+        assert any(f"left out: {len(names) - len(own)} of {len(names)} images" in s for s in said) == (own != {*names})
+
+
+def _own(names):
+    """Images in a folder, but for those that lie above all others."""
+    own = set(names)
+    while True:
+        above = [n for n in own if all(m.startswith(n.rpartition("/")[0] + "/" * ("/" in n)) for m in own)]
+        folders = {n.rpartition("/")[0] for n in own}
+        if len(folders) == 1:
+            return {n for n in own if "/" in n}
+        if not above:
+            return own
+        own -= set(above)
+
+
+@given(layouts)
+def test_by_default_a_layout_in_which_folders_mean_other_people_is_told_of(layout):
+    names = sorted(f"{name}.png" for name in layout)
+    kept, identity, said = _people(names, "folders")
+    folders = {name.rpartition("/")[0] for name in kept}
+    if identity is None:
+        assert kept == names and (len(folders) == 1 or said)
+        return
+    by_parent, by_top = (_people(names, rule)[1] for rule in ("parent", "top"))
+    assert np.array_equal(identity, by_parent)
+    same = len(set(zip(by_parent, by_top, strict=True))) == by_parent.max() + 1 == by_top.max() + 1
+    assert any("people='top' would tell" in sentence for sentence in said) == (not same)
+
+
+def test_a_stray_picture_beside_the_people_is_left_out_and_counted(folder, archive):
+    save(folder / "cover.png")
+    with zipfile.ZipFile(archive, "a") as more:
+        more.write(folder / "cover.png", "top/cover.png")
+    for source, name in ((folder, "cover.png"), (archive, "top/cover.png")):
+        with pytest.warns(UserWarning, match=f"left out: 1 of 7 images, for nobody says whom they show: {name}$"):
+            faces = load_faces(source, 8)
+        assert faces.identity.tolist() == [0, 0, 1, 1, 2, 2]
+        nobody = load_faces(source, 8, people=None)
+        assert (len(nobody), nobody.identity) == (7, None)
+
+
+def test_people_are_the_top_folders_the_nearest_or_what_a_pattern_or_a_mapping_says(tmp_path):
+    names = ["ada/2001/x7.png", "ada/2002/y7.png", "bo/2001/x8.png", "bo/2001/x9.png"]
+    for name in names:
+        save(tmp_path / "album" / name)
+    found = {
+        rule: load_faces(tmp_path / "album", 8, people=rule, split_by="image").identity.tolist()
+        for rule in ("top", "parent", "([xy])[0-9]", "[xy][0-9]")
+    }
+    assert found == {
+        "top": [0, 0, 1, 1], "parent": [0, 1, 0, 0], "([xy])[0-9]": [0, 1, 0, 0], "[xy][0-9]": [0, 3, 1, 2]
+    }  # fmt: skip
+    said = {"x7.png": "Ada", "y7.png": "Ada", "./" + names[2]: "Bo", "x9.png": np.nan}
+    with pytest.warns(UserWarning, match="left out: 1 of 4 images, for nobody says whom they show: bo/2001/x9.png"):
+        faces = load_faces(tmp_path / "album", 8, people=said)
+    assert faces.identity.tolist() == [0, 0, 1]
+    with pytest.warns(UserWarning, match="2 people by the folders that images lie in; people='top' would tell 2"):
+        load_faces(tmp_path / "album", 8)
+
+
+def test_people_whose_names_differ_in_case_alone_are_told_of(tmp_path):
+    for name in ("Ada/1.png", "ada/2.png"):
+        save(tmp_path / name)
+    with pytest.warns(UserWarning, match="people whose names differ in upper and lower case alone count as different"):
+        assert load_faces(tmp_path, 8, parts={"all": 1.0}).identity.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("people", ["(", "Parent", 3, {}, "nobody"])
+def test_what_finds_nobody_meets_a_sentence(folder, people):
+    with pytest.raises(ValueError, match="people must be 'folders', 'parent', 'top', a regular expression, a mapping"):
+        load_faces(folder, 8, people=people)
+
+
+# ---- links, folders that can't be read, what isn't read --------------------------------------------------
+
+
+def test_links_are_followed_and_each_file_is_read_once(folder, tmp_path):
+    linked = tmp_path / "linked"
+    (linked / "zoe").mkdir(parents=True)
+    save(linked / "zoe" / "1.png")
+    (linked / "ada").symlink_to(folder / "ada")
+    (linked / "bo").mkdir()
+    (linked / "bo" / "1.jpg").symlink_to(folder / "bo" / "bo0.jpg")
+    assert load_faces(linked, 8).identity.tolist() == [0, 0, 1, 2]
+    (linked / "again").symlink_to(linked / "zoe")
+    (linked / "bo" / "again.jpg").symlink_to(folder / "bo" / "bo0.jpg")
+    (linked / "bo" / "up").symlink_to(tmp_path)
+    (linked / "bo" / "here").symlink_to(linked)
+    (linked / "bo" / "lost.jpg").symlink_to("nowhere.jpg")
+    said = r"left out: links to what is read already \(4\), broken links \(1\)$"
+    with pytest.warns(UserWarning, match=said):
+        faces = load_faces(linked, 8)
+    assert len(faces) == 4
+
+
+def test_folders_that_cannot_be_read_and_images_of_other_kinds_are_counted(folder, monkeypatch):
+    (folder / "ada" / "ada2.heic").write_bytes(b"")
+    shut = str(folder / "bo")
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path) == shut:
+            raise PermissionError(13, "Permission denied", shut)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    said = r"left out: folders that can't be read \(1\)|images of other kinds \(1\)"
+    with pytest.warns(UserWarning, match=said):
+        faces = load_faces(folder, 8)
+    assert faces.identity.tolist() == [0, 0, 1, 1]
+
+
+def zipped(path, contents):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, data in contents:
+            made.writestr(name, data)
+    return path
+
+
+def picture(value):
+    data = io.BytesIO()
+    Image.fromarray(np.full((20, 20), value, np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_names_that_no_folder_could_have_neither_hang_nor_count_twice(tmp_path):
+    link = zipfile.ZipInfo("bo/4.png")
+    link.external_attr = 0o120777 << 16
+    names = ["//", "/", "..", "\\", "./ada/1.png", "/ada\\2.png", "bo//3.png", "bo/3.png", "bo\\5.png"]
+    path = zipped(tmp_path / "odd.zip", [*((name, picture(30 * k)) for k, name in enumerate(names)), (link, "3.png")])
+    said = r"'odd.zip': left out: images whose name comes again \(1\), links in an archive \(1\)$"
+    with pytest.warns(UserWarning, match=said):
+        faces = load_faces(path, 8)
+    assert faces.identity.tolist() == [0, 0, 1, 1]
+    assert np.allclose(faces.images[:, 0, 0, 0] * 255, [120, 150, 210, 240])  # of two, the last, as when extracted
+
+
+def test_an_entry_larger_than_any_picture_is_not_read_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LARGEST", 2**16)
+    bomb = b"P5 20 20 255\n" + bytes(2**22)
+    path = zipped(tmp_path / "bomb.zip", [("1.pgm", bomb), ("2.png", picture(9)), ("3.png", picture(9))])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"1 of 3 images can't be read: 1.pgm \(it is larger than 0 MiB\)"):
+            load_faces(path, 8)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_damaged_archive_meets_a_sentence(archive):
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2] + whole[-22:])
+    with pytest.raises(ValueError, match=r"source '.*album.zip' is a damaged zip archive \("):
+        load_faces(archive)
+
+
+# ---- where a source lies ---------------------------------------------------------------------------------
+
+
+def test_a_folder_may_be_named_from_here_from_home_or_without_a_slash_but_a_sources_name_comes_first(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    digests = {load_faces(where, 8).digest for where in ("album", "./album", "~/album", Path("album"), folder)}
+    assert len(digests) == 1
+    folder.rename(tmp_path / "orl")
+    assert len(load_faces("orl", 8)) == 400
+    assert len(load_faces("./orl", 8)) == 6
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -358,6 +601,14 @@ def test_a_bad_attribute_list_meets_a_sentence(folder, table, sentence):
         load_faces(folder, attributes="list.csv")
 
 
+def test_attributes_are_found_whatever_case_or_unicode_form_the_list_writes_names_in(tmp_path):
+    for name in ("josé.png", "Zoë.png", "anna.png"):
+        save(tmp_path / unicodedata.normalize("NFD", name))
+    (tmp_path / "list.csv").write_text("file,Happy\njosé.png,1\n./zoë.PNG,0\nAnna.png,1\n", encoding="utf-8")
+    faces = load_faces(tmp_path, 8, attributes="list.csv", parts={"all": 1.0})
+    assert faces.attributes.ravel().tolist() == [0, 1, 1]  # Zoë, anna, josé
+
+
 def test_a_missing_attribute_list_meets_a_sentence(folder):
     with pytest.raises(FileNotFoundError, match=r"attributes: no file 'lst.csv' in .*album, nor elsewhere"):
         load_faces(folder, attributes="lst.csv")
@@ -395,6 +646,49 @@ def test_images_that_would_lose_their_depth_or_are_smaller_than_the_crop_count_a
         ValueError, match=r"deep.png \(more than 8 bits.*small.png \(30 x 12 px is less than crop = 15\)"
     ):
         load_faces(tmp_path, 8, crop=15)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_colours_of_what_is_transparent_are_not_seen(tmp_path, mode):
+    for hidden in (0, 128, 255):
+        pixels = np.full((20, 20, 4), [200, 200, 200, 255], np.uint8)
+        pixels[10:] = hidden, hidden, hidden, 0
+        image = Image.fromarray(pixels)
+        if mode == "P":  # one colour of the palette is transparent
+            pixels[10:, :, 3] = 255
+            image = Image.fromarray(pixels).convert("L").convert("P")
+            image.info["transparency"] = image.getpixel((0, 19))
+        elif mode != "RGBA":
+            image = image.convert(mode)
+        image.save(tmp_path / f"{hidden}.{'tif' if mode == 'PA' else 'png'}")
+    shown = load_faces(tmp_path, 20, parts={"all": 1.0}).images[:, 0]
+    assert np.allclose(shown[:, :10] * 255, 200) and np.allclose(shown[:, 10:] * 255, 128)
+
+
+def test_moving_pictures_show_their_first_frame_and_are_counted(tmp_path):
+    frames = [Image.fromarray(np.full((20, 20), value, np.uint8)) for value in (50, 250)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "b.png")
+    with pytest.warns(UserWarning, match=r"images that move, and show their first frame \(1\)"):
+        shown = load_faces(tmp_path, 20, parts={"all": 1.0}).images
+    assert np.allclose(shown * 255, 50, atol=1)
+
+
+def test_many_faces_lie_where_there_is_room_for_them_or_are_refused(folder, tmp_path, monkeypatch, store_folder):
+    expected = load_faces(folder, 8).images
+    (folder / "ada" / "broken.png").write_bytes(b"")
+    monkeypatch.setattr(sources, "_IN_MEMORY", 0)
+    free = {str(store_folder): 2**30}
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=free.get(str(place), 0)))
+    with pytest.warns(UserWarning, match="left out: 1 of 7 images can't be read: ada/broken.png"):
+        faces = load_faces(folder, 8, skip_unreadable=True)
+    assert isinstance(faces.images, np.memmap) and faces.images.shape == (6, 1, 8, 8)
+    assert np.array_equal(faces.some(np.arange(6)).images, expected)
+    free.clear()
+    with pytest.raises(
+        OSError, match=r"7 images of this size need 0 MiB, which neither .* nor the store, .*, has; set"
+    ):
+        load_faces(folder, 8)
 
 
 def test_a_source_without_images_meets_a_sentence(tmp_path):

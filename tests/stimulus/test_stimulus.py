@@ -147,6 +147,32 @@ def test_a_split_name_shows_the_faces_of_that_split(stimulus, faces):
     assert stimulus.images(2, faces="test").shape[1] == len(faces.split("test"))
 
 
+def test_a_mask_shows_the_faces_that_are_true_in_it(stimulus):
+    mask = np.arange(400) % 100 == 7
+    assert torch.equal(stimulus.images(2, faces=mask), stimulus.images(2, faces=[7, 107, 207, 307]))
+    assert torch.equal(stimulus.images(2, faces=mask.tolist()), stimulus.images(2, faces=torch.from_numpy(mask)))
+    assert torch.equal(stimulus.part(mask).images(2), stimulus.images(2, faces=mask))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [[], [0, -1], [400], [0.5], [[0], [1]], np.zeros(400, bool), np.ones(399, bool), np.ma.array([0, 1], mask=[0, 1])],
+)
+def test_a_choice_that_is_no_choice_of_these_faces_meets_one_sentence(harmonic, choice):
+    sentence = "faces must be indices from 0 to 399, or 400 of True and False .*, the name of a split, or None, not"
+    with pytest.raises(ValueError, match=sentence):
+        harmonic.images([0.0], faces=choice)
+
+
+def test_one_copy_of_the_spectrum_serves_all_precisions(faces):
+    stimulus = fb.Stimulus(faces)
+    held = [stimulus._operator(dtype, "cpu").spectrum for dtype in (torch.float32, torch.float64)]
+    assert {spectrum.untyped_storage().data_ptr() for spectrum in held} == {
+        stimulus._series.untyped_storage().data_ptr()
+    }
+    assert held[0].untyped_storage().nbytes() == 8 * np.prod(stimulus.spectrum.shape)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
