@@ -21,6 +21,10 @@ BOOK = ROOT / "book"
 PACKAGE = ROOT / "fisherbook"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
+BEFORE_THE_SPINE = {
+    "colophon", "convergence", "diffusion", "loss_concentration", "measuring", "multitask", "nonlinearity_decoder",
+    "resnet_celeba", "roughness", "train_test",
+}  # fmt: skip
 
 # Where conda-forge's name is another than PyPI's, or more than one package.
 CONDA_NAMES = {"torch": ["pytorch"], "h5netcdf": ["h5netcdf", "h5py"]}
@@ -157,20 +161,65 @@ def test_checked_cells_print_nothing_but_verdicts(notebook):
 
 
 def test_a_notebook_with_findings_has_one_checked_cell_and_its_verdicts(notebook):
-    finds = any("glue_findings(" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    finds = any(
+        re.search(r"findings\.decide\(|glue_findings\(", cell.source)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    )
     checked = list(filter(is_checked, notebook.cells))
     assert len(checked) == finds
     assert all(cell.outputs for cell in checked), "run `make book` and then `make notebooks`"
 
 
-def test_notebook_is_short_and_needs_no_path(notebook):
-    assert len(notebook.cells) <= 25
-    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+def lines_of(source):
+    return [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def bound(source):
+    """Names that a cell binds at its top level."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        yield from (n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name))
+
+
+def test_notebook_needs_no_path_and_is_formatted_like_the_rest(notebook):
+    assert len(notebook.cells) <= 32
+    source = "\n".join(cell.source for cell in code_cells(notebook))
     assert not re.search(r"sys\.path|os\.chdir|%cd|%run|^!", source, re.MULTILINE)
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 10, f"{node.name} is longer than 10 lines"
     assert "fmt: skip" not in source
+
+
+def test_a_finding_is_thin_and_has_no_plumbing(notebook):
+    if notebook.name in BEFORE_THE_SPINE:
+        pytest.skip("was written before there was a spine")
+    cells = [cell.source for cell in code_cells(notebook)]
+    assert sum(len(lines_of(source)) for source in cells) <= 220
+    assert max(len(lines_of(source)) for source in cells) <= 30
+    source = "\n".join(cells)
+    assert len(re.findall(r"^ *def ", source, re.MULTILINE)) <= 6
+    assert not re.findall(r"functools|lru_cache|np\.moveaxis|MultiIndex|xr\.concat", source)
+    names = [name for source in cells for name in set(bound(source))]
+    assert not {name for name in names if names.count(name) > 1}, "bound in two cells"
+
+
+def test_a_finding_shows_its_experiment_its_statistics_and_its_verdict(notebook):
+    if notebook.name in BEFORE_THE_SPINE:
+        pytest.skip("was written before there was a spine")
+    shown = [cell.source for cell in code_cells(notebook) if "hide-input" not in cell.metadata.get("tags", [])]
+    kept = re.findall(r"fb\.keep\(", "\n".join(cell.source for cell in code_cells(notebook)))
+    assert len(re.findall(r"fb\.keep\(", "\n".join(shown))) == len(kept) > 0
+    finds = any("findings.Claim(" in cell.source for cell in code_cells(notebook))
+    assert any("findings.decide(" in source for source in shown) == finds
+    folds = [
+        c.metadata.get("mystnb", {}).get("code_prompt_show") for c in code_cells(notebook) if c.source not in shown
+    ]
+    assert all(folds) and all(len(name) > len("Show: ") for name in folds), "each fold has a name"
 
 
 def test_parameters_are_typed_commented_scalars(notebook):
