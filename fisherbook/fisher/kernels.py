@@ -83,7 +83,9 @@ def tangent(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None
     normal trials and two stimuli.
     """
     who = people(groups, responses)
-    return _tangent(_whitened(responses, tangents, who, sums=True), who)
+    white = _whitened(responses, tangents, who, sums=True)
+    psi = 2 * dot(white.slopes, white.u)
+    return _linear(u=white.u, z=white.slopes, psi=psi, inverse=white.inverse, c=white.inverse.k, who=who)
 
 
 class _Whitened(NamedTuple):
@@ -105,13 +107,6 @@ def _whitened(responses: Tensor, tangents: Tensor, who: People, *, sums: bool) -
     inverse = inverse_bias(components(x, who), u, who)
     enough(inverse.nu, x.shape[-1])
     return _Whitened(x, whiten(factor, who.sums(e) if sums else e), u, inverse)
-
-
-def _tangent(white: _Whitened, who: People) -> Estimate:
-    """Estimate from derivatives that are whitened and summed by person: the influence of their noise is 2 w'e."""
-    noise = white.slopes
-    psi = 2 * dot(noise, white.u)
-    return _linear(u=white.u, z=noise, psi=psi, inverse=white.inverse, c=white.inverse.k, who=who)
 
 
 def _linear(
@@ -271,8 +266,7 @@ def direct(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: 
     enough(inverse.nu, u.shape[-1])
     kept = inverse.kept[..., 0] if paired else inverse.kept[..., :: len(parts) // 2].mean(-1)
     z = torch.cat([minus, plus], -2) if not paired and groups is None else who.sums(plus - minus)
-    psi = 2 * dot(who.sums(plus - minus), u)
-    found = _linear(u=u, z=z, psi=psi, inverse=inverse, c=inverse.k / kept, who=who)
+    found = _linear(u=u, z=z, psi=2 * dot(who.sums(plus - minus), u), inverse=inverse, c=inverse.k / kept, who=who)
     return rescaled(found, delta**-2)
 
 
