@@ -122,6 +122,7 @@ def test_profiles_name_parameters_that_the_notebooks_have(profile):
     assert set(profiles.profile_values(BOOK, profile)) == {path.stem for path in NOTEBOOKS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted((ROOT / "data" / "results").glob("*/")), ids=lambda folder: folder.name)
 def test_published_results_obey_the_schema_and_were_made_with_the_published_parameters(folder):
     values = profiles.profile_values(BOOK, "published")[folder.name]

@@ -5,6 +5,7 @@ import xarray as xr
 
 import fisherbook as fb
 from fisherbook import angles as circle
+from fisherbook.fisher import log_fisher
 from fisherbook.network.activity import Activity
 from fisherbook.statistics import curves
 from fisherbook.store import Store
@@ -118,5 +119,5 @@ def test_increments_are_stored_and_read_back(tmp_path, monkeypatch):
     evaluate, _ = one_unit(50, lambda a: 2 + np.cos(a))
     activity, store = made_activity(evaluate, 50), Store(tmp_path)
     first = fb.measure_increments(activity, [0.01, 0.1], {"a": range(25)}, store=store)
-    monkeypatch.setattr(curves, "increments", None)
+    monkeypatch.setattr(log_fisher, "increments", None)
     xr.testing.assert_equal(first, fb.measure_increments(activity, [0.01, 0.1], {"a": range(25)}, store=store))
