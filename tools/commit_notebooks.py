@@ -1,10 +1,11 @@
 """Make what the last quick build found ready to commit: verdicts, expected numbers, and the README's findings.
 
-The notebooks keep no output but the checked cells'. ``expected/<notebook>.json`` beside this file holds the
-estimates that the tests compare a later build with. The README's table is made of the published outcomes
-and, of notebooks that have none, of those expected files.
+The notebooks keep no output but the checked cells'. ``tests/expected/<notebook>.json`` holds the
+estimates that the tests compare a later build with. The README's table is made of the published outcomes and, of
+notebooks that have none, of those expected files.
 """
 
+import argparse
 import json
 import re
 from collections import Counter
@@ -16,7 +17,7 @@ from fisherbook.publishing import profiles
 from fisherbook.publishing.outcomes import OUTCOME
 
 ROOT = Path(__file__).parents[1]
-EXPECTED = Path(__file__).parent / "expected"
+EXPECTED = ROOT / "tests" / "expected"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 KEPT = ("sentence", "rule", "value", "standard_error", "dof", "number", "verdict")
 BEGIN, END = "<!-- findings: `make notebooks` writes what follows -->\n", "<!-- end of findings -->"
@@ -94,7 +95,8 @@ def with_findings(readme, found):
     return before + BEGIN + "\n" + findings_table(found) + "\n" + END + rest.partition(END)[2]
 
 
-if __name__ == "__main__":
+def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     quick = ROOT / "_build" / "executed" / "quick"
     for path in sorted((ROOT / "book").glob("*.ipynb")):
         built = quick / path.name
@@ -107,3 +109,7 @@ if __name__ == "__main__":
             (EXPECTED / f"{path.stem}.json").write_text(text + "\n", encoding="utf-8")
     readme = ROOT / "README.md"
     readme.write_text(with_findings(readme.read_text(encoding="utf-8"), outcomes()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

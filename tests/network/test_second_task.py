@@ -10,6 +10,7 @@ from PIL import Image
 import fisherbook as fb
 from fisherbook.network import training
 from fisherbook.stimulus import sources
+from fisherbook.stimulus import stimulus as stimulus_module
 from fisherbook.store import Store
 
 NETWORK = fb.Network(hidden=(30, 20), auxiliary=4)
@@ -116,5 +117,5 @@ def test_orders_of_very_many_faces_are_chosen_for_some_of_them(tmp_path, monkeyp
         Image.fromarray(rng.integers(0, 256, (20, 20), np.uint8)).save(tmp_path / f"{number:02}.png")
     expected = fb.Stimulus(fb.load_faces(tmp_path, 16)).orders
     monkeypatch.setattr(sources, "_IN_MEMORY", 100)
-    monkeypatch.setattr(fb.stimulus, "_FEWER", 12)
+    monkeypatch.setattr(stimulus_module, "_FEWER", 12)
     assert fb.Stimulus(fb.load_faces(tmp_path, 16)).orders == expected
