@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book published verify-published test serve lint bench clean notebooks
+.PHONY: help setup check lint book published verify-published test serve bench clean notebooks
 
 help: ## explain these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,16 +32,20 @@ published: setup ## the same with the published parameters, from data/results; F
 verify-published: setup ## compute a small piece of each published result again, and compare
 	$(BIN)/fisherbook verify
 
+check: lint ## what every change must pass, in a minute: lint, and the short tests with the examples in docstrings
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadscope -m 'not slow' tests fisherbook
+
+lint: setup ## check style, form and types, and count the package's lines of code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+	$(BIN)/python tools/count_lines.py
+
 test: setup ## run the tests and every notebook; the site is tested if it was built
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 serve: setup ## show the built site at http://localhost:8000 (PORT=n for another port)
 	$(BIN)/python -m http.server --directory _build/html --bind 127.0.0.1 $(PORT)
-
-lint: setup ## check style and types of names, and count the package's lines of code
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/python tools/count_lines.py
 
 bench: setup ## time measurement and training against their baselines; BENCH="--device cuda", or --json FILE to keep the numbers
 	$(BIN)/python benchmarks/bench.py $(BENCH)

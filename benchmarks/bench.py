@@ -32,9 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import fisherbook as fb
-import fisherbook.training as training_module
 from fisherbook.network import networks
-from fisherbook.network import resnet as backbones
+from fisherbook.network import resnet as backbone
+from fisherbook.network import training as training_module
 from fisherbook.store import Store
 
 ANGLES, REPLICATES, BATCH = 360, 8, 128
@@ -376,11 +376,11 @@ def estimators(size: Size) -> list[Row]:
 def resnet(size: Size) -> list[Row]:
     part, pixels, batch = "resnet", size.of(64, 16), size.of(64, 2)
     random = networks.generator(0)
-    layers = {n: tuple(t.to(size.device) for t in v) for n, v in backbones.folded(backbones.draw(random)).items()}
+    layers = {n: tuple(t.to(size.device) for t in v) for n, v in backbone.folded(backbone.draw(random)).items()}
     images, tangents = (torch.rand(batch, 1, pixels, pixels, generator=random).to(size.device) for _ in range(2))
     ways = {
-        "response": lambda: backbones.respond(layers, images),
-        "response and tangent": lambda: backbones.respond(layers, images, tangents),
+        "response": lambda: backbone.respond(layers, images),
+        "response and tangent": lambda: backbone.respond(layers, images, tangents),
     }
     taken = medians(size.repeats, **ways, **machine_calls(size))
     single, _, _ = machine_rates(size, taken)

@@ -63,14 +63,6 @@ def may_draw():
     """Let a test use the global random generators, which the package itself never does."""
 
 
-@pytest.fixture(autouse=True)
-def store_folder(tmp_path, monkeypatch):
-    """The folder of a store that is this test's own."""
-    folder = tmp_path / "store"
-    monkeypatch.setenv("FISHERBOOK_STORE", str(folder))
-    return folder
-
-
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

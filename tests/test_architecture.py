@@ -108,11 +108,13 @@ def test_nothing_is_ever_unpickled(name):
     assert not {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"} & outsiders(name)
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there_and_imported_only_when_it_is_asked_for():
     assert all(hasattr(fisherbook, name) for name in fisherbook.__all__)
     assert imported("import fisherbook.publishing.cli", {"torch", "holoviews", "sklearn"}) == "set()"
 
 
+@pytest.mark.slow
 def test_who_only_looks_at_results_needs_no_torch():
     looking = "adapt", "curves", "distances", "figures", "findings", "gain", "grid", "keep", "open_results", "power_law"
     assert imported(f"from fisherbook import {', '.join(looking)}", {"torch", "sklearn"}) == "set()"

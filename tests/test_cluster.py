@@ -10,6 +10,8 @@ import xarray as xr
 import fisherbook as fb
 from fisherbook.store import Store
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed")
 
 

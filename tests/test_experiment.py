@@ -15,7 +15,10 @@ STAGES = [
     fb.Stage("uniform", fb.uniform(), steps=30, batch=8),
     fb.Stage("focused", fb.von_mises(1.0, 3.0), steps=10, batch=8),
 ]
-pytestmark = pytest.mark.filterwarnings("ignore:.*people are few", "ignore:.*effective faces per unit")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*people are few", "ignore:.*effective faces per unit"),
+]
 
 
 @pytest.fixture(scope="module")

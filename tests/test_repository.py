@@ -116,6 +116,28 @@ def test_every_page_is_in_the_table_of_contents_and_the_reverse():
     assert listed == pages
 
 
+NAMED = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/?)`|\]\(([\w./-]+)\)")  # in backticks, or as a link
+FILES = (".py", ".pyi", ".md", ".yml", ".json", ".ipynb", ".toml", ".txt", ".css", "/")
+MADE = ("_build", ".store", "../..", "_config.yml")  # not in a checkout, or in tests of the site's own
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/decisions"])
+def test_paths_that_a_text_names_exist(page):
+    texts = sorted((ROOT / page).glob("*.md")) if (ROOT / page).is_dir() else [ROOT / page]
+    for text in texts:
+        named = {one or other for one, other in NAMED.findall(text.read_text(encoding="utf-8"))}
+        paths = {path for path in named if path.endswith(FILES) and not path.startswith(MADE)}
+        missing = sorted(path for path in paths if not any((f / path).exists() for f in (ROOT, PACKAGE, text.parent)))
+        assert not missing, f"{text.name} names {', '.join(missing)}"
+
+
+def test_lint_and_the_hooks_before_a_commit_check_the_same():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    recipe = re.search(r"^lint:.*\n((?:\t.+\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    linted = [line.strip().replace("$(BIN)/", ".venv/bin/") for line in recipe.splitlines()]
+    assert [hook["entry"].removesuffix(" --force-exclude") for hook in hooks] == linted
+
+
 def test_every_notebook_has_a_budget_and_the_reverse():
     budgets = yaml.safe_load((BOOK / "budgets.yml").read_text())
     assert set(budgets) == {path.stem for path in NOTEBOOKS}
@@ -126,6 +148,7 @@ def test_profiles_name_parameters_that_the_notebooks_have(profile):
     assert set(profiles.profile_values(BOOK, profile)) == {path.stem for path in NOTEBOOKS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted((ROOT / "data" / "results").glob("*/")), ids=lambda folder: folder.name)
 def test_published_results_obey_the_schema_and_were_made_with_the_published_parameters(folder):
     values = profiles.profile_values(BOOK, "published")[folder.name]

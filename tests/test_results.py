@@ -160,6 +160,7 @@ def test_files_are_compressed(dataset, tmp_path):
     assert (tmp_path / "set.nc").stat().st_size < zeros.nbytes / 5
 
 
+@pytest.mark.slow
 def test_neither_writer_nor_reader_lets_an_invalid_dataset_through(dataset, tmp_path):
     with pytest.raises(ValueError, match="not a valid dataset: the dimension angle has no coordinate"):
         results.save(dataset.drop_vars("angle"), tmp_path / "set.nc")
@@ -169,6 +170,7 @@ def test_neither_writer_nor_reader_lets_an_invalid_dataset_through(dataset, tmp_
         results.load(tmp_path / "set.nc")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(dataset, tmp_path, monkeypatch):
     def write(path, content):
         path.touch()
@@ -232,6 +234,7 @@ def test_the_commit_is_the_checkouts_and_empty_outside_of_one(monkeypatch, tmp_p
     assert provenance()["git_commit"] == f"{commit}-dirty"
 
 
+@pytest.mark.slow
 def test_published_results_open_by_name_and_an_unknown_name_brings_the_nearest(dataset, monkeypatch, tmp_path):
     monkeypatch.setattr(store, "checkout", lambda: tmp_path)
     with pytest.raises(ValueError, match=r"there are no published results in .*results"):

@@ -31,6 +31,7 @@ def shuffled(value):
     return tuple(map(shuffled, value)) if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(values)
 def test_order_of_keys_and_kind_of_sequence_leave_the_digest_alone(value):
@@ -342,6 +343,7 @@ def start(script, root, *keys):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_asking_at_once_compute_once(cache):
     both = [start(RACING, cache.root, *keys) for keys in ("abc", "cb")]
     assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
@@ -366,6 +368,7 @@ def test_who_waits_for_one_piece_has_it_before_the_others_are_done(cache):
     assert fill(cache, ["a", "b"], compute)["b"] == "[{'a': 'A'}]"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
 def test_killed_in_the_middle_resumes_at_the_first_missing_piece(cache):
     process = start(KILLED, cache.root)

@@ -8,6 +8,8 @@ import pytest
 
 from fisherbook.stimulus.sources import load_faces
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).parents[1]
 
 

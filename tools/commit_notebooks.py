@@ -1,10 +1,11 @@
 """Make what the last quick build found ready to commit: verdicts, expected numbers, and the README's findings.
 
 The notebooks keep no output but the checked cells'. ``tests/expected/<notebook>.json`` holds the
-estimates that the tests compare a later build with. The README's table is made of the published outcomes
-and, of notebooks that have none, of those expected files.
+estimates that the tests compare a later build with. The README's table is made of the published outcomes and, of
+notebooks that have none, of those expected files.
 """
 
+import argparse
 import json
 import re
 from collections import Counter
@@ -95,7 +96,8 @@ def with_findings(readme, found):
     return before + BEGIN + "\n" + findings_table(found) + "\n" + END + rest.partition(END)[2]
 
 
-if __name__ == "__main__":
+def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     quick = ROOT / "_build" / "executed" / "quick"
     for path in sorted((ROOT / "book").glob("*.ipynb")):
         built = quick / path.name
@@ -108,3 +110,7 @@ if __name__ == "__main__":
             (EXPECTED / f"{path.stem}.json").write_text(text + "\n", encoding="utf-8")
     readme = ROOT / "README.md"
     readme.write_text(with_findings(readme.read_text(encoding="utf-8"), outcomes()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,14 +2,14 @@
 
 All estimators correct the bias of S^-1 in the same way. S is a sum of squares of independent components:
 one per face if these are independent, else one per person (its mean) and one per face (its deviation from
-that mean); sums and differences of the two sides for pairs. Let z_i be component i, whitened by S. Then
-z_i' S_-i^-1 z_i = z_i^2 / (1 - h_i), with the leverage h_i of z_i and S_-i without it, has expectation
-tr(Sigma_i E S_-i^-1) whatever the distribution; averaged over components and weighed so that their
-covariances add up to Sigma it is N / k, where k takes E S^-1 to Sigma^-1. A last factor goes from all
-components but one to all. For independent normal faces this is k = (T - N - 2) / (T - 1), as it must be;
-for heavy tails and people it holds where that formula fails by tens of per cent. What differs between
-directions of activity (some units tell people apart, others do not) enters through the variance of each
-kind of component along w = S^-1 mu', projections being on the w of all other components.
+that mean), equation (5); sums and differences of the two sides for pairs, equation (24). Let z_i be component i,
+whitened by S. Then z_i' S_-i^-1 z_i = z_i^2 / (1 - h_i), with the leverage h_i of z_i and S_-i without it, has
+expectation tr(Sigma_i E S_-i^-1) whatever the distribution, equation (4). A last factor goes from all components
+but one to all, equation (10). What differs between directions of activity (some units tell people apart, others do
+not) enters through the variance of each kind of component along w = S^-1 mu', projections being on the w of all
+other components; the factor k that takes the form along w to its population value is equation (9). For
+independent normal faces this is k = (T - N - 2) / (T - 1), as it must be (equation (2)); for heavy tails and people it
+holds where that formula fails by tens of per cent. Numbers are those of the book's page on derivations.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class Component(NamedTuple):
 
 
 def components(z: Tensor, who: People, share: float = 1.0) -> list[Component]:
-    """Split centred rows into the means of people and the deviations of faces from them."""
+    """Split centred rows into the means of people and the deviations of faces from them: equation (5)."""
     faces, persons = len(who.codes), len(who.counts)
     if who.alone:
         return [Component(z, who.codes, faces / (faces - 1), faces - 1, share)]
@@ -89,15 +89,29 @@ def components(z: Tensor, who: People, share: float = 1.0) -> list[Component]:
 class Inverse(NamedTuple):
     """How the inverse of a sample covariance stands to that of the population."""
 
-    k: Tensor  # takes the quadratic form along u to its population value
-    nu: Tensor  # degrees of freedom of the covariance
-    spread: Tensor  # degrees of freedom of the quadratic form
-    kept: Tensor  # what tr(S^-1 MS) retains of its leave-one-out value, (..., kind of component)
-    influence: Tensor  # of each person on k times the quadratic form, (..., person)
+    k: Tensor  # takes the quadratic form along u to its population value, equation (9)
+    nu: Tensor  # degrees of freedom of the covariance, equation (7)
+    spread: Tensor  # nu - N - 3 of equation (18), along u
+    kept: Tensor  # q of equation (8): what a trace retains of its leave-one-out value, (..., kind of component)
+    influence: Tensor  # of each person on k times the quadratic form, equation (17), (..., person)
 
 
 def inverse_bias(parts: list[Component], u: Tensor, who: People) -> Inverse:
-    """Compare S^-1, along the whitened direction `u` (..., unit), to the inverse of the true covariance."""
+    """Compare S^-1, along the whitened direction `u` (..., unit), to the inverse of the true covariance.
+
+    Parameters
+    ----------
+    parts : list of Component
+        The kinds of components that S is made of.
+    u : Tensor, shape (..., unit)
+        L^-1 of the mean derivative. Where it is 0 there is no direction, and the average over all is taken.
+    who : People
+
+    Notes
+    -----
+    Equations (4), (8), (9), (10) and (17), with all that they name measured: `inside` is y_c of equation (10) and
+    `outside` the leave-one-out trace, `along` the squared projections of equation (4), `removed` equation (17).
+    """
     units, total = u.shape[-1], sum(part.freedom for part in parts)
     inside, outside, along, removed = [], [], [], []
     for part in parts:
@@ -128,7 +142,8 @@ def inverse_bias(parts: list[Component], u: Tensor, who: People) -> Inverse:
     on_form = on_form - on_form.sum(-1, keepdim=True) * (who.counts / len(who.codes))
     influence = k.unsqueeze(-1) * on_form + (u * u).sum(-1, keepdim=True) * on_k
 
-    def matched(scale: Tensor) -> Tensor:  # Satterthwaite: a Wishart matrix of the same first two moments
+    def matched(scale: Tensor) -> Tensor:
+        """Return the degrees of freedom of a Wishart matrix of the same first two moments (Satterthwaite)."""
         return (freedom * scale).sum(-1) ** 2 / (freedom * scale**2).sum(-1)
 
     size = (freedom * v).sum(-1) / whole / total

@@ -4,7 +4,8 @@ Noise model: at a fixed angle the faces (or trials) draw the response r of N uni
 mean mu and covariance Sigma. Linear Fisher information is mu'^T Sigma^-1 mu': what a locally optimal linear
 decoder can use, and never more than the full information. Every function takes torch tensors ``(..., face,
 unit)`` with any leading dimensions and returns an `Estimate` with those dimensions, in rad^-2. Sums and
-solves are in float64.
+solves are in float64. Numbers of equations are those of the book's page on derivations, where each is derived, and
+simulated by the tests.
 
 Faces of one person are not independent draws. `groups` (one label per face) says which belong together; None
 says that all are independent.
@@ -36,7 +37,7 @@ class Estimate(NamedTuple):
     plugin : Tensor
         The uncorrected value, which is always positive, for logarithms of one fixed set of faces.
     effective_faces : Tensor
-        nu, the degrees of freedom of the sample covariance: faces - 1 if these are independent.
+        nu, the degrees of freedom of the sample covariance: faces - 1 if these are independent. Equation (7).
     influence : Tensor, shape (..., person)
         What each person adds to the estimate to first order; the sum of squares is the variance.
     extra : mapping of str to Tensor
@@ -66,14 +67,15 @@ def tangent(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None
 
     Notes
     -----
-    S is the sample covariance of r, k corrects its inverse (see the module `covariance`), and V is the
-    covariance of the mean derivative, summed by person, so that it holds for any correlation within a person.
-    The standard error is the larger of two. One is the delta method's, from the influence of each person on
-    the estimate, right for any tails to first order. The other is the variance for normal responses, 2 I^2 /
-    (nu - N - 3) + 4 k^2 w'Vw - 2 k^2 tr((S^-1 V)^2) with w = S^-1 d, right at any N / T; the last term, which
-    would be added if w were exact, is what the noise of w already adds twice.
+    Equation (12). S is the sample covariance of r, k corrects its inverse (equation (9)), and V is the
+    covariance of the mean derivative, summed by person, so that it holds for any correlation within a person
+    (equation (11)). The standard error is the larger of two. One is the delta method's, from the influence of
+    each person on the estimate, right for any tails to first order (equations (15) and (17)). The other is the
+    variance for normal responses, 2 I^2 / (nu - N - 3) + 4 k^2 w'Vw - 2 k^2 tr((S^-1 V)^2) with w = S^-1 d, right
+    at any N / T; the last term, which would be added if w were exact, is what the noise of w already adds twice
+    (equations (18) and (19)).
     Limits: if responses and derivatives are correlated, d - E d = B (r - mu) + noise, a bias of
-    (tr(B^2) + tr(B)^2) / (n T) remains.
+    (tr(B^2) + tr(B)^2) / (n T) remains (equation (13)).
 
     References
     ----------
@@ -81,17 +83,22 @@ def tangent(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None
     normal trials and two stimuli.
     """
     who = people(groups, responses)
-    return _tangent(_whitened(responses, tangents, who, sums=True), who)
+    white = _whitened(responses, tangents, who, sums=True)
+    psi = 2 * dot(white.slopes, white.u)
+    return _linear(u=white.u, z=white.slopes, psi=psi, inverse=white.inverse, c=white.inverse.k, who=who)
 
 
 class _Whitened(NamedTuple):
-    responses: Tensor  # rows L^-1 x of the centred responses, S = L L^T
+    """Responses and derivatives in coordinates in which the sample covariance S = L L^T is the identity."""
+
+    responses: Tensor  # rows L^-1 x of the centred responses
     slopes: Tensor  # likewise of the derivatives, or of their sums by person
     u: Tensor  # L^-1 of the mean derivative
     inverse: Inverse
 
 
-def _whitened(responses: Tensor, tangents: Tensor, who: People, sums: bool) -> _Whitened:
+def _whitened(responses: Tensor, tangents: Tensor, who: People, *, sums: bool) -> _Whitened:
+    """Whiten responses and derivatives, these summed by person if `sums`, and compare S^-1 to the true inverse."""
     _same_shape("tangents", tangents, responses)
     x, mean = centred(responses)
     e, slope = centred(tangents)
@@ -102,17 +109,27 @@ def _whitened(responses: Tensor, tangents: Tensor, who: People, sums: bool) -> _
     return _Whitened(x, whiten(factor, who.sums(e) if sums else e), u, inverse)
 
 
-def _tangent(white: _Whitened, who: People) -> Estimate:
-    noise = white.slopes
-    return _linear(white.u, noise, 2 * dot(noise, white.u), white.inverse, white.inverse.k, who)
-
-
 def _linear(
-    u: Tensor, z: Tensor, psi: Tensor, inverse: Inverse, c: Tensor, who: People, extra: Tensor | float = 0.0
+    *, u: Tensor, z: Tensor, psi: Tensor, inverse: Inverse, c: Tensor, who: People, extra: Tensor | float = 0.0
 ) -> Estimate:
-    # The common end: u = L^-1 d, z = L^-1 (sums of the noise of d), psi what each person adds to that by S.
-    # First-order variances, taken at the estimate, contain the second-order one twice; `extra` adds to the
-    # latter.
+    """Return k u'u - c tr(V) with its errors: the common end of all estimators of linear information.
+
+    Parameters
+    ----------
+    u : Tensor, shape (..., unit)
+        L^-1 of the mean derivative or difference.
+    z : Tensor, shape (..., person or row, unit)
+        L^-1 of what its noise is made of, by person: V = P / (P - 1) z'z / T^2, equation (11).
+    psi : Tensor, shape (..., person)
+        What each person adds to the form through the mean, equation (14); its part through S is in `inverse`.
+    inverse : Inverse
+    c : Tensor
+        Factor of the noise: k where S does not hold it too, equation (12), else k / q, equation (25).
+    who : People
+    extra : Tensor or float
+        Second-order variance beyond 2 k^2 tr(V^2). First-order variances that are taken at the estimate contain the
+        second-order one twice, equation (19).
+    """
     k, number, plugin = inverse.k, len(who.counts), (u * u).sum(-1)
     scale = math.sqrt(number / (number - 1))
     z = z * (scale / len(who.codes))
@@ -153,14 +170,14 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
     Notes
     -----
     With C = Cov(r, d), Sigma' = C + C^T. Regressing the derivatives on the responses, B = C^T S^-1 with
-    residual covariance R, gives J = tr(B^2) + tr(Sigma^-1 B Sigma B^T). The noise of B adds t / n to the
-    first and N t / n to the second term, t = tr(S^-1 R); with clusters these are sums over people of the
-    regression's scores. What remains is the expectation of tr(S^-1 B S B^T) for a Wishart S, which mixes in
-    tr(B^2) and tr(B)^2 at 1 / nu.
+    residual covariance R, gives J = tr(B^2) + tr(Sigma^-1 B Sigma B^T), equation (20). The noise of B adds t / n
+    to the first and N t / n to the second term, t = tr(S^-1 R), equation (21); with clusters these are sums over
+    people of the regression's scores. What remains is the expectation of tr(S^-1 B S B^T) for a Wishart S, which
+    mixes in tr(B^2) and tr(B)^2 at 1 / nu, equation (22).
 
     The standard error adds to the tangent's the influence of each person on J and the second-order variance
-    2 ((N + 2) tr((S^-1 R)^2) + t^2) / n^2, which alone is left where Sigma' = 0. Not a bound for responses
-    that are not normal. Uncorrected it is off by about tr(Sigma^-1 D)(N + 1) / T.
+    2 ((N + 2) tr((S^-1 R)^2) + t^2) / n^2, which alone is left where Sigma' = 0, equation (23). Not a bound for
+    responses that are not normal. Uncorrected it is off by about tr(Sigma^-1 D)(N + 1) / T.
 
     References
     ----------
@@ -184,7 +201,8 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
     turn = x @ (b + b.mT)
     psi = 2 * dot(e, white.u) + ((2 * e - turn) * turn).sum(-1)
     psi = who.sums(psi.unsqueeze(-1)).squeeze(-1)
-    linear = _linear(white.u, who.sums(e), psi, white.inverse, white.inverse.k, who, second)
+    inverse = white.inverse
+    linear = _linear(u=white.u, z=who.sums(e), psi=psi, inverse=inverse, c=inverse.k, who=who, extra=second)
     return linear._replace(
         information=linear.information + bending,
         plugin=linear.plugin + ((b + b.mT) ** 2).sum((-2, -1)) / 2,
@@ -192,7 +210,7 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
 
 
 def _regression_noise(x: Tensor, residual: Tensor, who: People) -> tuple[Tensor, Tensor, Tensor]:
-    # What the noise of B adds to tr(B^2), tr(B)^2 and |B|^2, from scores summed by person.
+    """Return what the noise of B adds to tr(B^2), tr(B)^2 and |B|^2, from scores summed by person: equation (21)."""
     n, units = x.shape[-2] - 1, x.shape[-1]
     same = (who.codes[:, None] == who.codes).to(x) / (n * (n - units))
     cross = x @ residual.mT
@@ -222,12 +240,12 @@ def direct(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: 
 
     Notes
     -----
-    S averages the covariances of the two sides, V is that of the mean difference. For pairs the components of
-    S are half sums and half differences of the sides. V is made of the differences, which are in S too: c = k
-    / q, q being the share of their leave-one-out trace that the plain trace retains. If the sides are
-    correlated by rho and normal, that is nu = 2 n / (1 + rho^2), k = (nu - N - 1) / nu and c = 1 - (N + 1)
-    rho (1 + rho) / (2 n) to first order. For independent trials it is the published correction, which is far
-    off for paired faces.
+    Equation (25). S averages the covariances of the two sides, V is that of the mean difference. For pairs the
+    components of S are half sums and half differences of the sides, equation (24). V is made of the differences,
+    which are in S too: c = k / q, q being the share of their leave-one-out trace that the plain trace retains,
+    equation (8). If the sides are correlated by rho and normal, that is nu = 2 n / (1 + rho^2), k = (nu - N - 1) /
+    nu and c = 1 - (N + 1) rho (1 + rho) / (2 n) to first order. For independent trials it is the published
+    correction, equation (26), which is far off for paired faces.
 
     References
     ----------
@@ -248,7 +266,7 @@ def direct(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: 
     enough(inverse.nu, u.shape[-1])
     kept = inverse.kept[..., 0] if paired else inverse.kept[..., :: len(parts) // 2].mean(-1)
     z = torch.cat([minus, plus], -2) if not paired and groups is None else who.sums(plus - minus)
-    found = _linear(u, z, 2 * dot(who.sums(plus - minus), u), inverse, inverse.k / kept, who)
+    found = _linear(u=u, z=z, psi=2 * dot(who.sums(plus - minus), u), inverse=inverse, c=inverse.k / kept, who=who)
     return rescaled(found, delta**-2)
 
 
@@ -259,10 +277,12 @@ def rescaled(found: Estimate, factor: float) -> Estimate:
 
 
 def _trace(matrix: Tensor) -> Tensor:
+    """Sum the diagonal of the last two dimensions."""
     return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 def _same_shape(argument: str, came: Tensor, responses: Tensor) -> None:
+    """Raise a ValueError unless `came` has the shape of the responses."""
     if came.shape != responses.shape:
         raise ValueError(
             f"{argument} must have the shape of the responses, {tuple(responses.shape)}, not {tuple(came.shape)}"

@@ -46,6 +46,7 @@ def test_twice_the_divergence_of_neighbours_is_the_information_times_the_step_sq
     assert 2 * divergence(here, there) / STEP**2 == pytest.approx(code.information(angle)["full"], rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle", [-2.0, 0.5])
 @pytest.mark.parametrize("name", [*SMOOTH, "poisson"])
 def test_linear_information_is_the_mean_s_slope_over_the_covariance(name, angle):
@@ -102,6 +103,7 @@ def test_faces_of_one_person_are_alike_and_pairs_are_as_correlated_as_asked():
     assert np.corrcoef(low, high)[0, 1] == pytest.approx(0.7, abs=0.05)
 
 
+@pytest.mark.slow
 def test_calibration_is_a_labelled_table_that_can_be_repeated():
     once, again = (
         calibration.calibrate(
@@ -133,6 +135,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_estimators_are_unbiased_and_their_intervals_honest_where_their_assumptions_hold(case):
     code, conditions = CASES[case]

@@ -97,6 +97,7 @@ def test_tangent_and_smoothed_share_their_responses():
     assert found.sizes["estimator"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 @pytest.mark.parametrize("design", [None, "paired", "independent"])
 def test_pairs_come_as_sides(name, design):
@@ -128,6 +129,7 @@ def test_decoded_takes_estimates_and_finds_their_slope_from_the_neighbours():
     assert arc.fisher_information.values[1:-1] == pytest.approx(found.fisher_information.values[11:19])
 
 
+@pytest.mark.slow
 def test_an_activity_gives_every_estimator_what_it_needs():
     drawn = simulate(curved_code(), 8, 120, replicates=2, faces_per_person=4, correlation=0.3)
     found = estimate(drawn, estimator=list(ESTIMATORS), delta=0.3)

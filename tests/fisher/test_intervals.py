@@ -34,6 +34,7 @@ def test_influence_and_jackknife_agree():
         assert float(error) == pytest.approx(float((found.influence**2).sum() ** 0.5), rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_difference_on_the_same_faces_is_known_better_than_either():
     activity = drawn(replicates=300, angles=[0.5])
     first, second = (estimate(activity, estimator=name, influence=True) for name in ("tangent", "gaussian"))
@@ -43,6 +44,7 @@ def test_a_difference_on_the_same_faces_is_known_better_than_either():
     assert float(intervals.difference(first, first).standard_error.max()) == 0
 
 
+@pytest.mark.slow
 def test_a_band_holds_the_whole_curve_as_often_as_it_says():
     code, angles = gaussian_code(3), 24
     found = estimate(simulate(code, angles, 80, 400, seed=1), influence=True)

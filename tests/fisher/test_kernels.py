@@ -58,6 +58,7 @@ def coverage(found, truth):
     return float(((found.information - truth).abs() <= reach).double().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("faces", "units"), [(100, 20), (200, 2), (150, 50)])
 def test_tangent_estimate_is_unbiased_for_a_gaussian_code(faces, units):
     x, d, _ = linear_code(0, DRAWS, faces, 1, units)
@@ -85,6 +86,7 @@ def test_for_independent_normal_faces_the_correction_is_the_inverse_wishart_one(
     assert found.effective_faces.numpy() == pytest.approx(n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("people", "units", "correlation"), [(28, 20, 0.3), (28, 20, 0.5), (40, 20, 0.5), (40, 2, 0.8), (8, 2, 0.3)]
 )
@@ -96,6 +98,7 @@ def test_tangent_estimate_is_unbiased_for_faces_of_few_people(people, units, cor
     assert (found.degrees_of_freedom == people - 1).all()
 
 
+@pytest.mark.slow
 def test_to_ignore_people_is_fatal():
     x, d, _ = linear_code(4, DRAWS, 28, 10, 20, 0.5)
     ignored = kernels.tangent(x, d)
@@ -109,6 +112,7 @@ def test_units_that_tell_people_apart_do_not_spoil_the_estimate():
     assert_unbiased(kernels.tangent(x, d, groups).information, MEAN_SLOPE**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("faces", "units"), [(200, 20), (150, 60)])
 def test_heavy_tails_are_corrected_where_the_inverse_wishart_factor_fails(faces, units):
     x, d, _ = linear_code(6, DRAWS, faces, 1, units, tails=5)
@@ -120,6 +124,7 @@ def test_heavy_tails_are_corrected_where_the_inverse_wishart_factor_fails(faces,
     assert 0.91 <= coverage(found, MEAN_SLOPE**2) <= 0.985
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("design", "pairing", "correlation"),
     [("independent", 0, 0)] + [("paired", *case) for case in [(0, 0), (0.5, 0), (0.9, 0), (1, 0), (0.9, 0.5)]],
@@ -162,6 +167,7 @@ def bent_code(seed, draws, people, each, units, correlation=0.0, bend=0.3):
     return x, slope + x @ map_.T + e, truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("people", "each", "correlation", "slack"), [(200, 1, 0, 0), (40, 10, 0.5, 0.02)])
 @pytest.mark.parametrize("bend", [0.3, 0.0])
 def test_gaussian_estimate_is_unbiased_for_a_covariance_that_changes(people, each, correlation, slack, bend):
@@ -192,6 +198,7 @@ EVERY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 @given(
     mixture=arrays(float, (3, 3), elements=st.floats(-1, 1)),
@@ -321,6 +328,7 @@ def contaminated(share):
     return torch.stack([x - 0.05 * d, x + 0.05 * d], -3)
 
 
+@pytest.mark.slow
 def test_robust_estimate_is_that_of_the_core_where_direct_is_ruined():
     pair = contaminated(0.05)
     assert kernels.direct(pair, 0.1).information.mean() < 30
@@ -328,12 +336,14 @@ def test_robust_estimate_is_that_of_the_core_where_direct_is_ruined():
     assert found.information.mean() == pytest.approx(100, rel=0.1)
 
 
+@pytest.mark.slow
 def test_robust_estimate_is_consistent_for_normal_faces():
     found = classifiers.robust(contaminated(0), 0.1)
     error = float(found.information.std()) / math.sqrt(12)
     assert float(found.information.mean()) == pytest.approx(100, abs=4 * error + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["discrimination", "nonlinear", "divergence"])
 @pytest.mark.parametrize("people", [None, 30])
 def test_classifiers_stay_below_the_information_and_near_it(name, people):
@@ -344,6 +354,7 @@ def test_classifiers_stay_below_the_information_and_near_it(name, people):
     assert 0.55 * truth < float(found.information.mean()) < truth + 3 * error
 
 
+@pytest.mark.slow
 def test_a_classifier_finds_nothing_where_there_is_nothing():
     generator = torch.Generator().manual_seed(25)
     pair = normal(generator, 12, 2, 200, 3)
@@ -352,6 +363,7 @@ def test_a_classifier_finds_nothing_where_there_is_nothing():
         assert float(found.information.mean()) < 3 * float(found.standard_error.mean()) / math.sqrt(12), name
 
 
+@pytest.mark.slow
 def test_a_quadratic_classifier_sees_a_covariance_that_changes():
     generator = torch.Generator().manual_seed(26)
     x = normal(generator, 6, 400, 4)

@@ -41,6 +41,7 @@ def test_evaluations_are_bounded():
     assert found.n_angles[4:].sum() > 60
 
 
+@pytest.mark.slow
 def test_an_interval_s_mean_is_the_curve_s():
     code = tuning_code(6)
     found = sampling.interval_means(lambda a: estimate(simulate(code, a, 200)), 6, relative_error=0.02)

@@ -12,6 +12,8 @@ import fisherbook as fb
 from fisherbook.iteration import schemes
 from fisherbook.store import Store
 
+pytestmark = pytest.mark.slow
+
 STIMULUS = {"source": "orl", "size": 16, "folds": 2, "limit": 100}
 SCRIPT = """
 import sys, torch, fisherbook as fb

@@ -84,6 +84,7 @@ def stimulus():
     return fb.Stimulus(fb.load_faces("orl", size=16, folds=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKELY)
 def test_a_likelihood_teaches_the_angle(name, stimulus, tmp_path):
     stage = fb.Stage("uniform", fb.uniform(), loss="likelihood", steps=400, batch=32)
@@ -99,6 +100,7 @@ def test_a_likelihood_teaches_the_angle(name, stimulus, tmp_path):
     assert (measured.fisher_information.sel(stage="uniform").mean("angle") > 0.5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKELY)
 def test_a_likelihood_knows_a_stimulus_that_repeats_after_half_a_turn(name, tmp_path):
     gratings = fb.Stimulus(fb.load_faces("gratings", size=16, limit=200))
@@ -108,6 +110,7 @@ def test_a_likelihood_knows_a_stimulus_that_repeats_after_half_a_turn(name, tmp_
     assert loss[0, -50:].mean() < 0.6 * np.log(TURN)
 
 
+@pytest.mark.slow
 def test_early_stopping_watches_the_likelihood_itself(stimulus, tmp_path):
     stages = [
         fb.Stage("uniform", fb.uniform(), loss="likelihood", steps=steps, batch=8, patience=64) for steps in (64, 1024)

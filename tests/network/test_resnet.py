@@ -15,6 +15,8 @@ from fisherbook import derivative
 from fisherbook.network import banks, networks, resnet, training
 from fisherbook.store import Store
 
+pytestmark = pytest.mark.slow
+
 FROZEN = fb.Network("resnet18", hidden=(8,), weights="random", bank=8)
 FINETUNED = replace(FROZEN, backbone="finetuned")
 SHORT = fb.Stage("uniform", fb.uniform(), steps=3, batch=4)

@@ -29,6 +29,7 @@ def train(stimulus, store, stages=STAGES, network=NETWORK, replicates=3, **optio
     return fb.train(stimulus, network, stages, replicates, store=store, progress=False, **options)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(stimulus, store):
     stage = fb.Stage("uniform", fb.uniform(), steps=400, batch=32)
     loss = train(stimulus, store, [stage], fb.Network(hidden=(30, 10)), 2).training_loss["uniform"]
@@ -126,6 +127,7 @@ def test_clipping_bounds_each_replicates_own_gradient(stimulus, store, monkeypat
     assert norms.max() <= 0.01 * (1 + 1e-5) and norms.shape == (20, 3)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_each_replicate_at_its_best(stimulus, tmp_path):
     stage = fb.Stage("uniform", fb.uniform(), steps=2000, batch=8, patience=128, learning_rate=3e-3)
     alone = train(
@@ -162,6 +164,7 @@ def test_an_ensemble_is_saved_and_loaded_whole(stimulus, store, tmp_path):
     assert torch.equal(loaded["focused"]["output.weight"], ensemble["focused"]["output.weight"])
 
 
+@pytest.mark.slow
 def test_the_linear_readout_learns_on_part_of_the_circle(stimulus, store):
     stage = fb.Stage("half", fb.uniform(-1.5, 1.5), loss="square", steps=400, batch=32)
     ensemble = train(stimulus, store, [stage], fb.Network(hidden=(30, 10), readout="linear"), 1)
@@ -216,6 +219,7 @@ def test_bad_curricula_meet_one_sentence(stimulus, call, error, sentence):
         call(stimulus)
 
 
+@pytest.mark.slow
 def test_each_replicate_may_have_its_own_density_and_sees_no_other(stimulus, tmp_path):
     densities = tuple(fb.von_mises(angle, 3.0) for angle in (-1.0, 0.0, 2.0))
     own = dataclasses.replace(STAGES[0], density=densities)
@@ -231,6 +235,7 @@ def test_each_replicate_may_have_its_own_density_and_sees_no_other(stimulus, tmp
         train(stimulus, store, [own], replicates=2)
 
 
+@pytest.mark.slow
 def test_training_starts_at_stored_weights(stimulus, store):
     whole = train(stimulus, store)
     begun = train(stimulus, store, STAGES[:1])

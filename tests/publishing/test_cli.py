@@ -19,6 +19,7 @@ def test_list_prints_notebooks_and_parameters(root, capsys):
     assert "kappa=0.5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_run_prints_where_the_new_page_is_and_overrides_a_profile(root, capsys):
     settings = ["-p", "replicates=3", "-p", "source=my faces"]
     assert cli.main(["run", "first", *settings, "--profile", "published"]) == 0
@@ -44,6 +45,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(root, capsys, arguments, sent
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_is_exit_code_1(root, capsys):
     write_notebook(root / "book" / "first.ipynb", PARAMETERS, "raise ValueError('no faces')")
     assert cli.main(["run", "first"]) == 1
@@ -56,6 +58,7 @@ def test_a_command_that_does_not_exist_is_exit_code_2(root, capsys):
     assert stop.value.code == 2
 
 
+@pytest.mark.slow
 def test_papermill_alone_executes_a_notebook_with_parameters(root):
     command = [sys.executable, "-m", "papermill", "book/first.ipynb", "out.ipynb", "-p", "replicates", "6"]
     subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)

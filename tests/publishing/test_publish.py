@@ -10,6 +10,8 @@ from fisherbook import results
 from fisherbook.publishing import execute, outcomes, profiles
 from fisherbook.publishing.sphinx import glance
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root(tmp_path):

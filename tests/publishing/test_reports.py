@@ -10,6 +10,8 @@ from small_book import FINDING, PARAMETERS, small_book, write_notebook
 
 from fisherbook.publishing import execute, reports
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

@@ -15,6 +15,8 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 import fisherbook
 
+pytestmark = pytest.mark.slow
+
 SITE = Path(__file__).parents[2] / "_build" / "html"
 PAGES = list(parse_toc_yaml(SITE.parents[1] / "book" / "_toc.yml"))
 LOOKS = [(1280, "light"), (390, "dark")]  # px, colour scheme

@@ -22,6 +22,8 @@ from fisherbook.publishing import profiles
 from fisherbook.publishing.outcomes import OUTCOME
 from fisherbook.statistics.estimates import Estimate
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
 FINDING = [name for name, path in profiles.notebooks(BOOK).items() if "glue_findings(" in path.read_text()]

@@ -43,6 +43,7 @@ def test_the_line_of_the_inverse_comes_back(a, b):
     assert np.allclose(found, [[a, b]] * 3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_slope_covers_it(rng):
     q = np.array([0, 0.5, 1, 2, 2, 4])
     hits = 0

@@ -1,6 +1,7 @@
 """What curves of several replicates share: harmonics and peaks, against curves turned by independent random angles."""
 
 import numpy as np
+import pytest
 
 import fisherbook as fb
 from fisherbook.statistics import curves
@@ -43,6 +44,7 @@ def test_a_planted_harmonic_is_found_and_no_other():
     assert rate[3] >= 0.95 and np.delete(np.array(found), 3, 1).any(1).mean() <= 0.05 + 3 * 0.022
 
 
+@pytest.mark.slow
 def test_random_phases_are_called_shared_no_more_often_than_stated():
     rng = np.random.default_rng(2)
     tests = [curves.shared_harmonics(scattered(rng, 4), ANGLES, ORDERS, draws=400) for _ in range(500)]
@@ -62,6 +64,7 @@ def test_peaks_know_no_edge():
     assert len(curves.peaks(ripple)) > 4 and len(curves.peaks(ripple, prominence=0.3)) == 4
 
 
+@pytest.mark.slow
 def test_shared_peaks_are_found_where_they_are_and_seldom_where_none_are():
     rng = np.random.default_rng(3)
     bump = 0.5 * np.exp(20 * (np.cos(ANGLES - 1) - 1))

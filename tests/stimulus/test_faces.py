@@ -123,6 +123,7 @@ def test_the_script_undoes_converted_line_ends_in_pixels(rng):
 # ---- digests ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_digest_changes_with_data_size_split_seed_and_folds():
     variants = [
         {}, {"size": 16}, {"seed": 1}, {"split_by": "image"}, {"folds": 4}, {"limit": 390},
@@ -132,6 +133,7 @@ def test_digest_changes_with_data_size_split_seed_and_folds():
     assert len(set(digests)) == len(variants)
 
 
+@pytest.mark.slow
 def test_digest_is_the_same_in_another_process():
     digests = "[load_faces(source, 16, folds=3).digest for source in ('orl', 'gratings')]"
     code = f"from fisherbook.stimulus.sources import load_faces; print({digests})"

@@ -38,6 +38,7 @@ def test_images_are_grey_outside_the_aperture_and_close_to_the_face_inside(stimu
     assert (inside(stimulus, images[0]) - upright).square().mean().sqrt() < 0.03
 
 
+@pytest.mark.slow
 def test_the_speed_of_the_harmonic_stimulus_hardly_varies_with_the_angle(harmonic):
     speed = harmonic.speed(360, faces=range(0, 400, 10))
     assert speed.std() / speed.mean() < 0.005

@@ -1,0 +1,19 @@
+"""What tests and the examples in docstrings start from: a store of their own, and for examples `fb` and `np`."""
+
+import numpy as np
+import pytest
+
+import fisherbook
+
+
+@pytest.fixture(autouse=True)
+def store_folder(tmp_path, monkeypatch):
+    """The folder of a store that is this test's own."""
+    folder = tmp_path / "store"
+    monkeypatch.setenv("FISHERBOOK_STORE", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _names_of_examples(doctest_namespace):
+    doctest_namespace |= {"fb": fisherbook, "np": np}
