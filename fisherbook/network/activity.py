@@ -281,7 +281,7 @@ def record(
         run = modules.evaluator(network, stimulus, faces[0], angles, layer, select, call)
         attrs = {"layer": layer, "split": _named(split), "symmetry": stimulus.symmetry} | run.attrs
         each = run.working + _synthesis(stimulus)
-        chunk = _together(memory // 4, memory, faces, run.units, each)
+        chunk = _together(memory // 4, memory, len(angles), faces, run.units, each)
         return Activity(
             angles, np.zeros(1, np.int64), faces, _identity(stimulus, faces), attrs, None, run.evaluate, None, *chunk
         )
@@ -317,7 +317,7 @@ def record(
             held = 2 * (stimulus.orders + 1) * description.hidden[0]
         else:
             each += _synthesis(stimulus)
-    chunk = _together(min(memory // 4, _CACHE), memory, faces, units, each, held)
+    chunk = _together(min(memory // 4, _CACHE), memory, len(angles), faces, units, each, held)
     evaluate = _evaluator(network, stimulus, stage, layer, faces, dropout)
     identity = _identity(stimulus, faces)
     return Activity(angles, network.replicate, faces, identity, attrs, key, evaluate, decode, *chunk)
@@ -329,14 +329,16 @@ _MANY = 32  # angles, over which the cost of starting on a block of faces is spr
 
 
 def _together(
-    share: int, memory: int, faces: NDArray, units: int, each: int, held: int = 0
+    share: int, memory: int, asked: int, faces: NDArray, units: int, each: int, held: int = 0
 ) -> tuple[int, tuple[slice, ...]]:
-    """Return how many angles are computed together, and which blocks of faces.
+    """Return how many of the angles asked for are computed together, and which blocks of faces.
 
     Parameters
     ----------
     share, memory : int
         Bytes to compute in, and in all.
+    asked : int
+        Angles.
     faces : array, shape (replicate, face)
     units, each, held : int
         Numbers (of 8 bytes): of the layer, at work for one image, and kept for one face while another angle is asked
@@ -347,7 +349,7 @@ def _together(
     angles = max(1, min(yielded, share // (line * each)))
     if line * angles * each <= memory // 4 and line * held <= memory // 2:
         return angles, (slice(None),)
-    angles = max(1, min(yielded, _MANY, share // (8 * replicates * each)))
+    angles = max(1, min(yielded, _MANY, asked, share // (8 * replicates * each)))
     some = max(1, share // (8 * replicates * (angles * each + held)))
     return angles, tuple(slice(first, first + some) for first in range(0, faces.shape[1], some))
 
