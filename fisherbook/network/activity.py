@@ -11,16 +11,17 @@ from torch import Tensor
 
 from .. import angles as circle
 from .. import checks, derivative
+from ..stimulus.rotation import rings
 from ..stimulus.stimulus import Stimulus
 from ..store import digest, made_by
-from . import banks, resnet
+from . import banks, modules, resnet
 from .banks import FeatureBank
 from .ensembles import Ensemble
-from .networks import BACKBONE_LAYERS, INPUT_MEAN, INPUT_SCALE, Network, Parameters, generator
+from .networks import BACKBONE_LAYERS, FEATURES, INPUT_MEAN, INPUT_SCALE, Network, Parameters, generator
 from .readouts import READOUTS
 
-Evaluate = Callable[[NDArray, bool], tuple[Tensor, Tensor | None]]
-Currents = Callable[[Tensor, bool], Tensor]
+Evaluate = Callable[[NDArray, bool, slice], tuple[Tensor, Tensor | None]]
+Currents = Callable[[NDArray], Callable[[Tensor, bool], Tensor]]
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -49,24 +50,72 @@ class Activity:
     identity: NDArray[np.int64] | None
     attrs: dict[str, Any]
     key: str | None
-    _evaluate: Evaluate = field(repr=False)  # angles → responses, tangents: (replicate, angle, face, unit)
+    _evaluate: Evaluate = field(repr=False)  # at angles, of a block of faces: as `chunks` yields
     _decode: Callable[[Tensor], Tensor] | None = field(repr=False, default=None)
     _chunk: int = field(repr=False, default=16)  # angles
+    _blocks: tuple[slice, ...] = field(repr=False, default=(slice(None),))  # of faces that are computed together
+    _shown: NDArray[np.int64] | None = field(repr=False, default=None)  # which of these faces; None for all
 
     def chunks(self, tangents: bool = True) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-        """Yield ``(slice over angles, responses, tangents)``, tensors (replicate, angle, face, unit), float64."""
+        """Yield ``(slice over angles, responses, tangents)``, tensors (replicate, angle, face, unit), float64.
+
+        Raises
+        ------
+        ValueError
+            If any of it is NaN or infinite: the layer, the first such angle, and how many.
+        """
         for start in range(0, len(self.angles), self._chunk):
             part = slice(start, min(start + self._chunk, len(self.angles)))
-            yield part, *self._evaluate(self.angles[part], tangents)
+            found = self._computed(self.angles[part], tangents)
+            for what, values in zip(("activity", "tangent"), found, strict=True):
+                self._check_finite(what, values, self.angles[part])
+            yield part, *found
+
+    def _computed(self, angles: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
+        """Return responses and tangents, block by block of the faces."""
+        if len(self._blocks) == 1 and self._shown is None:
+            return self._evaluate(angles, tangents, self._blocks[0])
+        faces = self.face.shape[1]
+        shown, whole = np.arange(faces) if self._shown is None else self._shown, None
+        for block in self._blocks:
+            start, stop = block.start or 0, np.inf if block.stop is None else block.stop
+            places = np.flatnonzero((start <= shown) & (shown < stop))
+            if len(places):
+                found = self._evaluate(angles, tangents, block)
+                whole = whole or tuple(v if v is None else _empty(v, 2, faces) for v in found)
+                for values, v in zip(whole, found, strict=True):
+                    if v is not None:
+                        values[:, :, places] = v[:, :, shown[places] - start]
+        return whole
+
+    def _check_finite(self, what: str, values: Tensor | None, angles: NDArray) -> None:
+        if values is None or values.sum().isfinite():  # one pass, and no array of its own
+            return
+        wrong = (~values.isfinite()).sum((0, 2, 3)).cpu().numpy()
+        first = angles[np.flatnonzero(wrong)[0]] if wrong.any() else 0
+        if wrong.any():
+            raise ValueError(
+                f"the {what} of layer {self.attrs.get('layer')!r} must be finite, but {wrong.sum()} of "
+                f"{values.numel()} values are NaN or infinite, the first at the angle {first:.4g} rad"
+            )
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """Return all responses and their derivatives with respect to the angle (rad⁻¹), on the CPU; mind the memory."""
-        both = [(responses.cpu(), tangents.cpu()) for _, responses, tangents in self.chunks()]
-        return tuple(torch.cat(parts, 1) for parts in zip(*both, strict=True))
+        return self._joined(tangents=True)
 
     def responses(self) -> Tensor:
-        """Return all responses, (replicate, angle, face, unit), float64, on the CPU."""
-        return torch.cat([responses.cpu() for _, responses, _ in self.chunks(tangents=False)], 1)
+        """Return all responses, (replicate, angle, face, unit), float64, on the CPU; mind the memory."""
+        return self._joined(tangents=False)[0]
+
+    def _joined(self, tangents: bool) -> tuple[Tensor, ...]:
+        joined = None
+        for part, *found in self.chunks(tangents):
+            found = found[: 1 + tangents]
+            if joined is None:
+                joined = tuple(_empty(v, 1, len(self.angles)).cpu() for v in found)
+            for whole, v in zip(joined, found, strict=True):
+                whole[:, part] = v
+        return joined
 
     def shifted(self, offset: float) -> "Activity":
         """Return the same faces' activity with every angle turned on by `offset` (rad)."""
@@ -79,19 +128,33 @@ class Activity:
     def subset(self, chosen: Sequence[int] | NDArray) -> "Activity":
         """Return the activity for some faces, given by their positions in the `face` dimension."""
         chosen = np.asarray(chosen)
-
-        def evaluate(angles: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
-            return tuple(v if v is None else v[:, :, chosen] for v in self._evaluate(angles, tangents))
-
         identity = None if self.identity is None else self.identity[:, chosen]
+        shown = (np.arange(self.face.shape[1]) if self._shown is None else self._shown)[chosen]
         key = self.key and digest([self.key, chosen])
-        return replace(self, face=self.face[:, chosen], identity=identity, key=key, _evaluate=evaluate)
+        return replace(self, face=self.face[:, chosen], identity=identity, key=key, _shown=shown)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor], *made: Any) -> "Activity":
+        """Return the activity with its units changed linearly: responses and tangents alike."""
+
+        def evaluate(angles: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
+            return tuple(v if v is None else change(v) for v in self._evaluate(angles, tangents, block))
+
+        return replace(self, key=self.key and digest([self.key, *made]), _evaluate=evaluate, _decode=None)
 
     def projected(self, units: int, seed: int = 0) -> "Activity":
         """Return the activity on so many fixed random directions, the same for every replicate, stage and face.
 
         A layer with more units than a covariance of so few faces can hold is measured on these: its information is at
-        least what they show. Weights are normal, of variance 1 over the layer's units.
+        least what they show. Weights are normal, of variance 1 over the layer's units, and follow from `seed` and the
+        number of units alone; what a convolution gives counts channel, row and column as units. A block of faces is
+        projected as soon as it is computed, so that a wide layer is never held for all faces.
+
+        Parameters
+        ----------
+        units : int
+            Number of directions, and of the units of what is returned.
+        seed : int
+            Of the directions.
         """
 
         def project(values: Tensor) -> Tensor:
@@ -99,19 +162,53 @@ class Activity:
             drawn = torch.randn(wide, units, generator=generator(seed, "projection", wide), dtype=torch.float64)
             return values @ (drawn / wide**0.5).to(values)
 
-        def evaluate(angles: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
-            return tuple(v if v is None else project(v) for v in self._evaluate(angles, tangents))
+        return self._mapped(project, "projected", checks.whole_number("units", units), seed)
 
-        key = self.key and digest([self.key, "projected", units, seed])
-        return replace(self, key=key, _evaluate=evaluate, _decode=None)
+    def drop_constant(self, at: str = "any", relative: float = 1e-6) -> "Activity":
+        """Return the activity without units that are constant over faces, such as dead ones.
+
+        A unit counts as constant at an angle if, for any replicate, its standard deviation over faces is at most
+        `relative` times its largest size there: in single precision that is rounding. The rule is applied at this
+        activity's angles, once, now; the units that are left are the same at every angle and for every replicate.
+        What a unit shows where it is not constant is lost with it, so the information of the rest is at most that of
+        all; one that does not differ between faces but does change with the angle would make it infinite.
+
+        Parameters
+        ----------
+        at : {"any", "all"}
+            Drop what is constant at any of the angles, as a covariance that is to be inverted needs it, or only what
+            is constant at all of them.
+        relative : float
+            From 0.
+
+        Returns
+        -------
+        Activity
+            Its ``attrs`` name the number of ``constant_units`` that are left out.
+        """
+        checks.one_of("at", at, ["any", "all"])
+        found = []
+        for _, values, _ in self.chunks(tangents=False):
+            constant = values.std(2, correction=0) <= relative * values.abs().amax(2)
+            found.append(constant.cpu())
+        constant = torch.cat(found, 1)
+        constant = (constant.any(1) if at == "any" else constant.all(1)).any(0)
+        if constant.all():
+            raise ValueError(
+                f"all {len(constant)} units of layer {self.attrs.get('layer')!r} are constant over faces at "
+                f"{'some angle' if at == 'any' else 'all angles'}: none would be left"
+            )
+        left = (~constant).nonzero().squeeze(-1)
+        kept = self._mapped(lambda values: values[..., left.to(values.device)], "varying", left)
+        return replace(kept, attrs=self.attrs | {"constant_units": int(constant.sum())})
 
     def decoded(self) -> "Activity":
         """Return the reported angle θ̂ (rad) as a layer of one unit, and its derivative dθ̂/dθ."""
         if self._decode is None:
             raise ValueError(f"only a network's output layer can be decoded, not {self.attrs.get('layer')!r}")
 
-        def evaluate(angles: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
-            responses, along = self._evaluate(angles, tangents)
+        def evaluate(angles: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
+            responses, along = self._evaluate(angles, tangents, block)
             if along is None:
                 return self._decode(responses)[..., None], None
             estimate, slope = derivative.along(self._decode, responses, along)
@@ -130,15 +227,18 @@ def record(
     layer: str = "output",
     memory: str | int = "1 GiB",
     dropout: bool = False,
+    select: int | str | Callable[[Any], Tensor] | None = None,
+    call: int | None = None,
 ) -> Activity:
     """Record a layer's activity and its derivative with respect to the angle.
 
-    Nothing is computed before it is asked for, and never more at once than `memory` allows.
+    Nothing is computed before it is asked for (but a module is tried on two images), and never more at once than
+    `memory` allows.
 
     Parameters
     ----------
     network : Ensemble or torch.nn.Module
-        A trained ensemble, or any module that maps images (sample, channel, height, width) to outputs.
+        A trained ensemble, or any module that maps images (sample, channel, height, width) to outputs; see Notes.
     stimulus : Stimulus or FeatureBank
         A frozen backbone's probe is recorded from its feature bank, the layers below from the images.
     angles : int or array_like
@@ -148,26 +248,51 @@ def record(
     stage : str, optional
         Of the ensemble; by default its last. ``"initial"`` is the untrained network.
     layer : str
-        Of the ensemble's network, or the name of a module's submodule as in ``module.named_modules()``.
+        Of the ensemble's network, or the name of a module's submodule as in ``module.named_modules()``; ``"output"``
+        is what the module itself returns.
     memory : str or int
-        Largest size of a chunk's arrays, such as ``"1 GiB"``, or a number of bytes.
+        Bound on what is held at once beside the faces and the network, such as ``"1 GiB"``, or a number of bytes; how
+        many angles and faces are computed together follows from it. A chunk of activity takes at most an eighth of it,
+        so that estimators have room to work, but for one angle of all faces and replicates, which is the least.
     dropout : bool
-        Leave dropout on as internal noise: every face is seen through its own fixed set of silenced units.
+        Leave an ensemble's dropout on as internal noise: every face is seen through its own fixed set of silenced
+        units.
+    select : int, str or callable, optional
+        Which tensor of a module's layer that gives several: its place in a tuple, its key in a dict, or a function of
+        what the layer gives. That tensor's first dimension counts the images; all others are units.
+    call : int, optional
+        Which call of a module's layer that is called several times in a forward pass, from 0.
 
     Returns
     -------
     Activity
         Images, derivatives and activity are in float64, unless a module's own parameters are not; a backbone computes
         in float32.
+
+    Notes
+    -----
+    How a module is recorded is described in `fisherbook.network.modules`.
     """
-    angles = circle.as_angles(angles)
+    angles, memory = circle.as_angles(angles), as_bytes(memory)
     if isinstance(network, torch.nn.Module):
-        return _record_module(network, stimulus, angles, split, layer, as_bytes(memory))
+        if stage is not None or dropout or isinstance(stimulus, FeatureBank):
+            raise ValueError("a module has no stage and no dropout of ours, and is shown a Stimulus: leave these out")
+        faces = _chosen(stimulus, split, 0)[None]
+        run = modules.evaluator(network, stimulus, faces[0], angles, layer, select, call)
+        attrs = {"layer": layer, "split": _named(split), "symmetry": stimulus.symmetry} | run.attrs
+        each = run.working + _synthesis(stimulus)
+        chunk = _together(memory // 4, memory, len(angles), faces, run.units, each)
+        return Activity(
+            angles, np.zeros(1, np.int64), faces, _identity(stimulus, faces), attrs, None, run.evaluate, None, *chunk
+        )
+    if select is not None or call is not None:
+        raise ValueError("select and call are for a torch module; an ensemble's layers give one tensor, once")
     stage = stage or network.stages[-1].name
     checks.one_of("stage", stage, network.weights)
     description = network.network
     checks.one_of("layer", layer, description.layers)
-    device = str(next(iter(network.weights[stage].values())).device)
+    weights = network.weights[stage]
+    device = str(next(iter(weights.values())).device)
     stimulus = banks.seen(description, stimulus, network.seed, device)
     faces = [_chosen(stimulus, split, int(r)) for r in network.replicate]
     if len({len(f) for f in faces}) > 1:
@@ -180,14 +305,64 @@ def record(
     key = digest([network.keys[stage], stimulus.digest, layer, faces, dropout, made])
     readout, symmetry = READOUTS[description.readout], stimulus.symmetry
     decode = (lambda outputs: readout.decode(outputs) / symmetry) if layer == "output" else None
-    widest = sum(description.hidden) * 4 + len(stimulus.aperture) * (stimulus.rotation != "harmonic")
+    each, held = 4 * sum(description.hidden), 0
     if layer in BACKBONE_LAYERS:
-        below = stimulus.stimulus if description.frozen else stimulus
-        widest = 4 * resnet.units(layer, below.size)
-    chunk = max(1, min(as_bytes(memory), _CACHE) // (8 * faces.size * widest))
+        units = resnet.units(layer, (stimulus.stimulus if description.frozen else stimulus).size)
+        each = 4 * units
+    else:
+        units = weights[f"{layer}.bias"].shape[-1]
+        if description.finetuned:
+            each += 4 * FEATURES
+        elif _in_memory(stimulus):
+            held = 2 * (stimulus.orders + 1) * description.hidden[0]
+        else:
+            each += _synthesis(stimulus)
+    chunk = _together(min(memory // 4, _CACHE), memory, len(angles), faces, units, each, held)
     evaluate = _evaluator(network, stimulus, stage, layer, faces, dropout)
     identity = _identity(stimulus, faces)
-    return Activity(angles, network.replicate, faces, identity, attrs, key, evaluate, decode, chunk)
+    return Activity(angles, network.replicate, faces, identity, attrs, key, evaluate, decode, *chunk)
+
+
+_CACHE = 64 * 2**20  # bytes; arrays much larger than the processor's caches only make it wait for memory
+_LEAST = 2**20  # bytes, below which nothing is gained by less at a time
+_MANY = 32  # angles, over which the cost of starting on a block of faces is spread
+
+
+def _together(
+    share: int, memory: int, asked: int, faces: NDArray, units: int, each: int, held: int = 0
+) -> tuple[int, tuple[slice, ...]]:
+    """Return how many of the angles asked for are computed together, and which blocks of faces.
+
+    Parameters
+    ----------
+    share, memory : int
+        Bytes to compute in, and in all.
+    asked : int
+        Angles.
+    faces : array, shape (replicate, face)
+    units, each, held : int
+        Numbers (of 8 bytes): of the layer, at work for one image, and kept for one face while another angle is asked
+        for.
+    """
+    share, line, replicates = max(share, _LEAST), 8 * faces.size, len(faces)
+    yielded = max(1, memory // 8 // (line * 2 * units))
+    angles = max(1, min(yielded, share // (line * each)))
+    if line * angles * each <= memory // 4 and line * held <= memory // 2:
+        return angles, (slice(None),)
+    angles = max(1, min(yielded, _MANY, asked, share // (8 * replicates * each)))
+    some = max(1, share // (8 * replicates * (angles * each + held)))
+    return angles, tuple(slice(first, first + some) for first in range(0, faces.shape[1], some))
+
+
+def _in_memory(stimulus: Stimulus | FeatureBank) -> bool:
+    """Whether the first layer's currents are had without images."""
+    return stimulus.rotation == "harmonic" and not stimulus.streams
+
+
+def _synthesis(stimulus: Stimulus | FeatureBank) -> int:
+    """Return how many numbers are at work while an image and its tangent are made."""
+    spectrum = 6 * rings(stimulus.size) * (stimulus.orders + 1) if stimulus.rotation == "harmonic" else 0
+    return stimulus.channels * (8 * len(stimulus.aperture) + spectrum)
 
 
 def _evaluator(
@@ -199,13 +374,17 @@ def _evaluator(
         return _backbone_evaluator(ensemble, stimulus, stage, layer, faces)
     parameters = {name: tensor.double() for name, tensor in ensemble[stage].items()}
     masks = _masks(network, ensemble, stimulus, faces) if dropout else None
-    in_memory = stimulus.rotation == "harmonic" and not stimulus.streams
-    first = _harmonic_currents if in_memory else _sampled_currents
-    currents = first(parameters, stimulus, faces)
+    first = (_harmonic_currents if _in_memory(stimulus) else _sampled_currents)(parameters, stimulus)
+    last: dict[tuple, Any] = {}  # the block of faces that was asked for last: the next angles are often of the same
 
-    def evaluate(at: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
+    def evaluate(at: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
+        if (place := (block.start, block.stop)) not in last:
+            last.clear()
+            last[place] = first(faces[:, block])
+        currents = last[place]
+
         def onward(current: Tensor) -> Tensor:
-            mask = masks and [m.repeat(1, len(at), 1) for m in masks]
+            mask = masks and [m[:, block].repeat(1, len(at), 1) for m in masks]
             return network.onward(parameters, current.flatten(1, 2), layer, mask).unflatten(1, current.shape[1:3])
 
         with torch.no_grad():
@@ -231,10 +410,10 @@ def _backbone_evaluator(
         mean, scale = states["mean"][:, None].double(), states["scale"][:, None, None].double()
     below = layer if layer in BACKBONE_LAYERS else "features"
 
-    def evaluate(at: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
-        turned, found = torch.from_numpy(at).repeat_interleave(faces.shape[1]), []
-        for layers, shown in zip(folded, faces, strict=True):
-            each = torch.from_numpy(shown).repeat(len(at))
+    def evaluate(at: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
+        found = []
+        for layers, shown in zip(folded, faces[:, block], strict=True):
+            each, turned = torch.from_numpy(shown).repeat(len(at)), torch.from_numpy(at).repeat_interleave(len(shown))
             found.append(resnet.record_features(layers, stimulus, each, turned, tangents, below))
         values, along = (None if v[0] is None else torch.stack(v).double() for v in zip(*found, strict=True))
         if below == "features" and layer != below:
@@ -251,10 +430,7 @@ def _backbone_evaluator(
     return evaluate
 
 
-_CACHE = 64 * 2**20  # bytes; chunks much larger than the processor's caches only make it wait for memory
-
-
-def _harmonic_currents(parameters: Parameters, stimulus: Stimulus, faces: NDArray) -> Currents:
+def _harmonic_currents(parameters: Parameters, stimulus: Stimulus) -> Currents:
     """Input currents of the first layer as a Fourier series over the angle: the layer never sees an image.
 
     The layer's weights are carried over to the polar spectrum once; a face's currents are then Re Σ_m g_m exp(-imθ).
@@ -263,49 +439,55 @@ def _harmonic_currents(parameters: Parameters, stimulus: Stimulus, faces: NDArra
     weight = weight.unflatten(-1, (stimulus.channels, -1))
     constant = parameters["hidden1.bias"] - INPUT_MEAN * weight.sum((-2, -1))
     projected = stimulus.project(weight)  # (replicate, unit, channel, ring, order)
-    spectrum = stimulus.spectrum.to(weight.device)
-    series = torch.stack(
-        [
-            torch.einsum("ucrm,fcrm->mfu", p, spectrum[torch.from_numpy(f)])
-            for p, f in zip(projected, faces, strict=True)
-        ]
-    )
-    added = None
-    if stimulus.faces.noise is not None:
-        noise = torch.from_numpy(stimulus.faces.noise).double().flatten(2)[..., stimulus.aperture].to(weight.device)
-        each = zip(weight, faces, strict=True)
-        added = torch.stack([torch.einsum("ucp,fcp->fu", w, noise[torch.from_numpy(f)]) for w, f in each])[:, None]
-    series[:, 0] += constant[:, None]
-    # Re(g exp(-imθ)) = Re g cos mθ + Im g sin mθ
-    real = torch.cat([series.real, series.imag], 1).flatten(2)
-    orders = torch.arange(series.shape[1], device=weight.device)
+    orders = torch.arange(projected.shape[-1], device=weight.device)
 
-    def currents(angles: Tensor, tangents: bool) -> Tensor:
-        phase = angles[:, None] * orders
-        cos, sin = phase.cos(), phase.sin()
-        wave = torch.cat([-orders * sin, orders * cos], 1) if tangents else torch.cat([cos, sin], 1)
-        found = (wave @ real).unflatten(-1, series.shape[2:])
-        if added is not None:
-            found += stimulus.noise_strength(angles, tangents)[:, None, None] * added
-        return found
+    def of_faces(faces: NDArray) -> Callable[[Tensor, bool], Tensor]:
+        # Re(g exp(-imθ)) = Re g cos mθ + Im g sin mθ
+        real = weight.new_empty(len(faces), 2, len(orders), faces.shape[1], weight.shape[1])
+        for series, p, f in zip(real, projected, faces, strict=True):
+            g = torch.einsum("ucrm,fcrm->mfu", p, stimulus.spectrum[torch.from_numpy(f)].to(weight.device))
+            series[0], series[1] = g.real, g.imag
+        real[:, 0, 0] += constant[:, None]
+        series, added = real.flatten(1, 2).flatten(2), None
+        if stimulus.faces.noise is not None:
+            rows = []
+            for w, f in zip(weight, faces, strict=True):
+                noise = torch.from_numpy(stimulus.faces.noise[f]).double().flatten(2)[..., stimulus.aperture]
+                rows.append(torch.einsum("ucp,fcp->fu", w, noise.to(weight.device)))
+            added = torch.stack(rows)[:, None]
 
-    return currents
+        def currents(angles: Tensor, tangents: bool) -> Tensor:
+            phase = angles[:, None] * orders
+            cos, sin = phase.cos(), phase.sin()
+            wave = torch.cat([-orders * sin, orders * cos], 1) if tangents else torch.cat([cos, sin], 1)
+            found = (wave @ series).unflatten(-1, real.shape[3:])
+            if added is not None:
+                found += stimulus.noise_strength(angles, tangents)[:, None, None] * added
+            return found
+
+        return currents
+
+    return of_faces
 
 
-def _sampled_currents(parameters: Parameters, stimulus: Stimulus, faces: NDArray) -> Currents:
+def _sampled_currents(parameters: Parameters, stimulus: Stimulus) -> Currents:
     """Input currents of the first layer from the pixels themselves."""
     weight, bias = parameters["hidden1.weight"] / INPUT_SCALE, parameters["hidden1.bias"]
-    shown, where = np.unique(faces, return_inverse=True)
-    shown, where = torch.from_numpy(shown), torch.from_numpy(where.reshape(faces.shape))
 
-    def currents(angles: Tensor, tangents: bool) -> Tensor:
-        pixels = stimulus.product(shown, angles, tangents, device=weight.device).flatten(2)
-        if not tangents:
-            pixels = pixels - INPUT_MEAN
-        found = torch.stack([pixels[:, w] @ weight[r].mT for r, w in enumerate(where)])
-        return found if tangents else found + bias[:, None, None]
+    def of_faces(faces: NDArray) -> Callable[[Tensor, bool], Tensor]:
+        shown, where = np.unique(faces, return_inverse=True)
+        shown, where = torch.from_numpy(shown), torch.from_numpy(where.reshape(faces.shape))
 
-    return currents
+        def currents(angles: Tensor, tangents: bool) -> Tensor:
+            pixels = stimulus.product(shown, angles, tangents, device=weight.device).flatten(2)
+            if not tangents:
+                pixels -= INPUT_MEAN
+            found = torch.stack([pixels[:, w] @ weight[r].mT for r, w in enumerate(where)])
+            return found if tangents else found.add_(bias[:, None, None])
+
+        return currents
+
+    return of_faces
 
 
 def _masks(network: Network, ensemble: Ensemble, stimulus: Stimulus, faces: NDArray) -> list[Tensor]:
@@ -317,54 +499,16 @@ def _masks(network: Network, ensemble: Ensemble, stimulus: Stimulus, faces: NDAr
     return list(torch.stack(drawn).split(network.hidden, -1))
 
 
-def _record_module(
-    module: torch.nn.Module,
-    stimulus: Stimulus,
-    angles: NDArray,
-    split: str | Sequence[int] | None,
-    layer: str,
-    memory: int,
-) -> Activity:
-    """Record any torch module by forward-mode differentiation through the images."""
-    submodule = dict(module.named_modules()).get("" if layer == "output" else layer)
-    if submodule is None:
-        checks.one_of("layer", layer, ["output", *(name for name, _ in module.named_modules() if name)])
-    faces = _chosen(stimulus, split, 0)
-    indices = torch.from_numpy(faces)
-    reference = next(module.parameters(), torch.zeros((), dtype=torch.float64))
-
-    def at_layer(images: Tensor) -> Tensor:
-        caught = []
-        hook = submodule.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
-        try:
-            module(images)
-        finally:
-            hook.remove()
-        return caught[-1].flatten(1)
-
-    def evaluate(at: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
-        def images(along: bool) -> Tensor:
-            pixels = stimulus.product(indices, torch.from_numpy(at), along, device=reference.device)
-            return stimulus.embed(pixels, along).flatten(0, 1).to(reference)
-
-        def shaped(found: Tensor) -> Tensor:
-            return found.double().unflatten(0, (1, len(at), len(indices)))
-
-        with torch.no_grad():
-            if not tangents:
-                return shaped(at_layer(images(False))), None
-            return tuple(map(shaped, derivative.along(at_layer, images(False), images(True))))
-
-    attrs = {"layer": layer, "split": _named(split), "symmetry": stimulus.symmetry}
-    chunk = max(1, memory // (64 * len(faces) * stimulus.channels * stimulus.size**2))
-    replicate, faces = np.zeros(1, np.int64), faces[None]
-    return Activity(angles, replicate, faces, _identity(stimulus, faces), attrs, None, evaluate, None, chunk)
-
-
 def _chosen(stimulus: Stimulus, split: str | Sequence[int] | None, replicate: int) -> NDArray[np.int64]:
     if split is None or isinstance(split, str):
         return stimulus.faces.split(split, fold=replicate % stimulus.faces.folds)
     return stimulus.indices(split).numpy()
+
+
+def _empty(values: Tensor, dimension: int, length: int) -> Tensor:
+    shape = list(values.shape)
+    shape[dimension] = length
+    return values.new_empty(shape)
 
 
 def _named(split: str | Sequence[int] | None) -> str:
@@ -377,8 +521,8 @@ def _identity(stimulus: Stimulus, faces: NDArray) -> NDArray | None:
 
 def as_bytes(memory: str | int) -> int:
     """Return the bytes meant by a size such as ``"1 GiB"``; a number is a number of bytes already."""
-    if isinstance(memory, int):
-        return memory
+    if not isinstance(memory, str):
+        return checks.whole_number("memory", memory)
     amount, _, unit = memory.partition(" ")
     try:
         return int(float(amount) * _UNITS[unit])

@@ -88,21 +88,40 @@ def load(weights: str, store: Store | None = None) -> Parameters:
         raise FileNotFoundError(
             f"weights must be imagenet, random, a key of trained weights or a file, not {weights!r}"
         )
-    elif weights.endswith(".safetensors"):
-        try:
-            from safetensors.torch import load_file
-        except ImportError:
-            raise ModuleNotFoundError("weights in a .safetensors file need: pip install safetensors") from None
-        state = load_file(Path(weights).expanduser())
     else:
-        state = torch.load(Path(weights).expanduser(), weights_only=True, map_location="cpu")
+        state = _read(weights)
     state, wanted = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}, draw(torch.Generator())
+    fits = f"weights {weights!r} don't fit torchvision's resnet18"
     wrong = [n for n, t in wanted.items() if n not in state or state[n].shape != t.shape]
     if wrong:
-        raise ValueError(
-            f"weights {weights!r} don't fit torchvision's resnet18: {wrong[0]} is missing or of another shape"
-        )
+        raise ValueError(f"{fits}: {wrong[0]} is missing or of another shape")
+    # what follows the features, and a count of batches, are left out; anything else belongs to another network
+    other = [
+        n
+        for n in state
+        if n not in wanted and re.match(r"(layer|conv|bn)", n) and not n.endswith("num_batches_tracked")
+    ]
+    if other:
+        raise ValueError(f"{fits}: {other[0]} has no place there, as in weights of a deeper network")
+    if bad := [n for n in wanted if not state[n].isfinite().all()]:
+        raise ValueError(f"weights {weights!r} must be finite, but {bad[0]} holds NaN or infinite values")
     return {name: state[name].float() for name in wanted}
+
+
+def _read(weights: str) -> Parameters:
+    file, read = Path(weights).expanduser(), partial(torch.load, weights_only=True, map_location="cpu")
+    if weights.endswith(".safetensors"):
+        try:
+            from safetensors.torch import load_file as read
+        except ImportError:
+            raise ModuleNotFoundError("weights in a .safetensors file need: pip install safetensors") from None
+    try:
+        state = read(file)
+    except Exception:  # of many kinds; torch advises to run what the file holds
+        state = None
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise ValueError(f"weights must be a state dict of tensors, which {weights!r} is not")
+    return state
 
 
 def _imagenet() -> Parameters:

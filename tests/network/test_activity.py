@@ -1,3 +1,7 @@
+import dataclasses
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -67,13 +71,6 @@ def test_noise_that_depends_on_the_angle_is_recorded_as_it_is_seen(tmp_path):
     module = fb.record(as_module(ensemble, 0), stimulus, [0.3, -1.0], [4, 7])
     for ours, theirs in zip(fast.whole(), module.whole(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5 * float(theirs.abs().max()))
-
-
-def test_a_modules_inner_layer_can_be_recorded_and_its_hook_is_gone_afterwards(ensemble, stimulus):
-    module = as_module(ensemble, 0)
-    activity = fb.record(module, stimulus, 3, layer="2")
-    assert activity.responses().shape == (1, 3, 120, 12) and activity.key is None
-    assert not any(m._forward_hooks for m in module.modules())
 
 
 def test_chunks_cover_all_angles_whatever_the_memory(ensemble, stimulus):
@@ -147,3 +144,94 @@ def test_a_bad_recording_meets_one_sentence(ensemble, stimulus, options, sentenc
 def test_only_the_output_is_decoded(ensemble, stimulus):
     with pytest.raises(ValueError, match="only a network's output layer can be decoded, not 'hidden1'"):
         fb.record(ensemble, stimulus, layer="hidden1").decoded()
+
+
+# ---- units, and what is not finite ----------------------------------------------------------------------------------
+
+
+class Units(torch.nn.Module):
+    """Two lively units, one that is dead, one that is so where the images' right half is dark, and one on a ramp."""
+
+    def forward(self, images):
+        left, right = images[..., :8].mean((1, 2, 3)), images[..., 8:].mean((1, 2, 3))
+        dead = torch.zeros_like(left)
+        return torch.stack([left, dead, (right - left - 0.02).relu(), right, dead + 1e3 + 1e-12 * left], 1)
+
+
+@pytest.mark.parametrize(("at", "left"), [("any", [0, 3]), ("all", [0, 2, 3])])
+def test_constant_units_are_dropped_by_the_rule_that_is_asked_for(stimulus, at, left):
+    activity = fb.record(Units(), stimulus, 8, range(6))
+    varying = activity.drop_constant(at)
+    assert varying.attrs["constant_units"] == 5 - len(left)
+    for found, whole in zip(varying.whole(), activity.whole(), strict=True):
+        assert torch.equal(found, whole[..., left])
+
+
+def test_a_unit_is_dropped_for_all_replicates_where_it_is_dead_in_one(ensemble, stimulus):
+    weights = {name: tensor.clone() for name, tensor in ensemble["uniform"].items()}
+    weights["hidden2.weight"][1, 4] = 0
+    dead = dataclasses.replace(ensemble, weights={"uniform": weights})
+    activity = fb.record(dead, stimulus, 3, layer="hidden2")
+    varying = activity.drop_constant()
+    assert torch.equal(varying.responses(), activity.responses()[..., [0, 1, 2, 3, 5]])
+    assert varying.key not in (None, activity.key)
+
+
+def test_a_layer_of_constant_units_alone_meets_one_sentence(stimulus):
+    dead = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Threshold(10, 0))
+    with pytest.raises(ValueError, match="all 256 units of layer 'output' are constant over faces at some angle"):
+        fb.record(dead, stimulus, 2, range(3)).drop_constant()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_activity_that_is_not_finite_is_named_with_its_layer_and_angle(stimulus, bad):
+    level = float(stimulus.images([0.5, 2.0], range(5)).flatten(2)[..., 120:124].median())
+
+    class Bad(torch.nn.Module):
+        def forward(self, images):
+            x = images.flatten(1)[:, 120:124]
+            return torch.where(x > level, x.new_tensor(bad), x)
+
+    activity = fb.record(torch.nn.Sequential(Bad()), stimulus, [0.5, 2.0], range(5), layer="0")
+    wrong = (stimulus.images([0.5, 2.0], range(5)).flatten(2)[..., 120:124] > level).sum()
+    assert 0 < wrong < 40
+    sentence = rf"the activity of layer '0' must be finite, but {wrong} of 40 values are NaN or infinite, .* rad"
+    for ask in (activity.whole, activity.responses, lambda: fb.estimate(activity), activity.drop_constant):
+        with pytest.raises(ValueError, match=sentence):
+            ask()
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+_MEASURED = """
+import resource
+import numpy as np, torch, fisherbook as fb
+from fisherbook.network.ensembles import Ensemble
+from fisherbook.network.networks import generator
+from fisherbook.stimulus.faces import Faces
+
+draw = np.random.default_rng(0)
+faces = Faces(draw.random((5000, 1, 16, 16), np.float32), "drawn", parts={"test": (np.arange(5000),)}, digest="drawn")
+turned = [fb.Stimulus(faces, rotation, orders=8) for rotation in ("harmonic", "bilinear")]
+network = fb.Network(hidden=(60, 20))
+weights = network.initialise(len(turned[0].aperture), [generator(r) for r in range(4)])
+ensemble = Ensemble(network, (), np.arange(4), 0, "", {"initial": tuple("0123")}, {"initial": weights}, {}, {})
+module = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(1568, 2))
+shown = [(ensemble, turned[0], "output"), (ensemble, turned[0], "hidden1"), (ensemble, turned[1], "output")]
+cases = [dict(network=n, stimulus=s, layer=l, stage="initial") for n, s, l in shown]
+cases.append(dict(network=module, stimulus=turned[0]))
+for case in cases:
+    fb.record(angles=1, split=[0, 1], **case).whole()  # what is loaded once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for case in cases:
+    for _ in fb.record(angles=2, memory="64 MiB", **case).chunks():
+        pass
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+"""
+
+
+@pytest.mark.slow
+def test_recording_five_thousand_faces_keeps_to_the_memory_given():
+    run = subprocess.run([sys.executable, "-c", _MEASURED], capture_output=True, text=True, check=True)
+    rises = [float(line) for line in run.stdout.split()]
+    assert len(rises) == 4 and rises[-1] < 64 + 16, rises  # MiB; 16 are left to the allocator

@@ -329,6 +329,34 @@ def test_weights_that_cannot_be_had_are_refused_in_one_sentence(state, tmp_path,
         resnet.load(str(file))
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"layer1.2.conv1.weight": torch.ones(64, 64, 3, 3)}, r"layer1\.2\.conv1\.weight has no place there"),
+        ({"layer1.0.conv3.weight": torch.ones(256, 64, 1, 1)}, r"layer1\.0\.conv3\.weight has no place there"),
+        ({"layer2.0.bn1.bias": torch.full((128,), torch.nan)}, r"must be finite, but layer2\.0\.bn1\.bias holds NaN"),
+        ({"bn1.running_var": torch.full((64,), torch.inf)}, r"must be finite, but bn1\.running_var"),
+        ({"epoch": 3}, "must be a state dict of tensors"),
+        (None, "must be a state dict of tensors"),
+    ],
+)
+def test_weights_of_another_network_or_none_at_all_are_refused(state, tmp_path, change, sentence):
+    file = tmp_path / "odd.pt"
+    if change is None:
+        file.write_bytes(b"these are no weights")
+    else:
+        torch.save(state | change, file)
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        resnet.load(str(file))
+    assert "pickle" not in str(refusal.value)
+
+
+def test_what_torchvision_keeps_beside_the_features_is_left_out(state, tmp_path):
+    whole = state | {"fc.weight": torch.ones(1000, 512), "bn1.num_batches_tracked": torch.tensor(7)}
+    torch.save(whole, tmp_path / "whole.pt")
+    assert resnet.load(str(tmp_path / "whole.pt")).keys() == resnet.draw(torch.Generator()).keys()
+
+
 def test_mixed_precision_is_refused_where_there_is_no_gpu(stimulus, store):
     stage = replace(SHORT, mixed_precision=True)
     with pytest.raises(ValueError, match="on a GPU"):
