@@ -104,7 +104,7 @@ def test_published_results_are_kept_shown_again_without_computing_and_computed_a
     assert json.loads(dataset.attrs["parameters"])["replicates"] == 5
     assert dataset.attrs["weights"] == "own"
     made_by = dataset.attrs["source_modules"].split()
-    assert "training" in made_by and "figures" not in made_by
+    assert "network.training" in made_by and "figures" not in made_by
     assert "{download}`squares.nc <results/first/squares.nc>`" in (copy / "first.ipynb").read_text()
     assert (copy / "results" / "first" / "squares.nc").is_file()
     shutil.rmtree(root / "_build")
