@@ -1,5 +1,6 @@
 """The dataset that a measurement is: dimensions, variables, units, where it came from, and its file."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -47,6 +48,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
 }
 
 _KNOWN = DIMENSIONS | VARIABLES
+SUMS = "SHA256SUMS"  # lies beside published datasets: their checksums, as `sha256sum --check` reads them
 
 
 def label(dataset: xr.Dataset) -> xr.Dataset:
@@ -200,10 +202,9 @@ def load(path: Path) -> xr.Dataset:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, it is no netCDF-4 file, or it does not obey the schema.
+        If there is no such file, it is not what `seal` found, it is no netCDF-4 file, or it does not obey the schema.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no dataset {path}")
+    verify(Path(path))
     try:
         dataset = xr.load_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
     except OSError as error:
@@ -213,6 +214,26 @@ def load(path: Path) -> xr.Dataset:
         return validate(dataset.assign_attrs(plain))
     except ValueError as error:
         raise ValueError(f"{path} is {error}") from None
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of a notebook's datasets, and of what it found, to a file beside them."""
+    files = sorted([*folder.glob("*.nc"), *folder.glob("outcome.json")])
+    with store.atomic(folder / SUMS) as temporary:
+        temporary.write_text("".join(f"{_checksum(file)}  {file.name}\n" for file in files))
+
+
+def verify(path: Path) -> None:
+    """Raise an error unless there is this file and, if its folder was sealed, it is what it was then."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no dataset {path}")
+    sums = path.with_name(SUMS)
+    if sums.is_file() and f"{_checksum(path)}  {path.name}" not in sums.read_text(errors="replace").splitlines():
+        raise ValueError(f"{path} is damaged: it does not agree with its checksum in {SUMS}")
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
@@ -262,7 +283,7 @@ def open_results(name: str) -> xr.Dataset:
     """
     checkout = store.checkout()
     folder = (checkout / "data" if checkout else Path(__file__).parent / "_data") / "results"
-    files = sorted(folder.glob("*/*.nc"))
+    files = sorted(folder.glob("[!.]*/*.nc"))
     notebooks = [file.parent.name for file in files]
     named = {f"{file.parent.name}/{file.stem}": file for file in files}
     named |= {file.parent.name: file for file in files if notebooks.count(file.parent.name) == 1}

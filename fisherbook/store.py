@@ -335,8 +335,8 @@ class Store:
         """Remove the value of a key, if there is one."""
         path = self._path(kind, key, suffix)
         with self._locked(path):
-            _clear(_sidecar(path))
-            _clear(path)
+            clear(_sidecar(path))
+            clear(path)
 
     def _path(self, kind: str, key: str, suffix: str) -> Path:
         for argument, name in (("kind", kind), ("key", key), ("suffix", "x" + suffix)):
@@ -370,9 +370,9 @@ class Store:
             release()
 
     def _write(self, path: Path, value: T, save: Callable[[T, Path], None]) -> None:
-        _clear(_sidecar(path))
+        clear(_sidecar(path))
         if path.is_dir():
-            _clear(path)
+            clear(path)
         with atomic(path) as temporary:
             save(value, temporary)
             seal = _seal(temporary)
@@ -398,7 +398,7 @@ def _seal(path: Path) -> dict[str, int | str]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _clear(path: Path) -> None:
+def clear(path: Path) -> None:
     """Remove what is in a file's place, be it a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -3,6 +3,7 @@
 import ast
 import html
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import nbformat
 
+from .. import results
 from .profiles import find_root, read
 
 OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
+_DAMAGE = re.compile(r"^.*: Damaged: (.*)\n(?:  .*\n?)?", re.MULTILINE)  # a warning as Python writes it
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,17 @@ def outcome(name: str, root: Path | None = None) -> Outcome:
         raise ValueError(
             f"there is no run {name!r}: give a page that `fisherbook run` made, or such as quick/roughness"
         )
+    results.verify(files[0])
     return Outcome(**json.loads(files[0].read_text()))
 
 
-def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None:
+def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[str]:
     """Take clock times out of an executed notebook, fold what is not for readers, and say what made the page.
 
-    At its end the page offers the datasets in the folder `kept`.
+    At its end the page offers the datasets in the folder `kept`. What was damaged in the store, and computed anew, is
+    no matter of the page: it is returned.
     """
-    notebook = read(path)
+    notebook, damaged = read(path), []
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         for clock in ("papermill", "execution"):
@@ -66,6 +71,12 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None:
             cell.metadata["tags"].append("hide-input")
         if cell.source.startswith("# NBVAL_CHECK_OUTPUT"):  # for the tests: readers have the table above it
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-cell"]
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                damaged += _DAMAGE.findall(output.text)
+                output.text = _DAMAGE.sub("", output.text)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
     told = html.escape(", ".join(f"{name} = {value}" for name, value in used.items()))
     made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
@@ -73,6 +84,7 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None:
         links = ", ".join(f"{{download}}`{file.name} <results/{kept.name}/{file.name}>`" for file in files)
         notebook.cells.append(nbformat.v4.new_markdown_cell(f"Data of this page (netCDF): {links}", id="datasets"))
     nbformat.write(notebook, path)
+    return damaged
 
 
 def findings_of(path: Path) -> Iterator[dict[str, Any]]:

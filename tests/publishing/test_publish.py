@@ -1,6 +1,10 @@
+import itertools
 import json
 import re
 import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -109,6 +113,7 @@ def test_published_results_are_kept_shown_again_without_computing_and_computed_a
     assert (copy / "results" / "first" / "squares.nc").is_file()
     shutil.rmtree(root / "_build")
     results.save((dataset + 1).assign_attrs(dataset.attrs), kept)
+    results.seal(kept.parent)
     build(1, "35\n")  # on another machine, with other results
     build(2, fresh=True)
     build(2, fresh=True)  # which ended: nothing is left to do
@@ -116,6 +121,115 @@ def test_published_results_are_kept_shown_again_without_computing_and_computed_a
     build(3, "14\n")
     execute.build("quick", root)
     assert marker.read_text() == "xxxx"
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_damaged_dataset_of_the_book_is_named_and_computed_anew(root, no_site, capsys):
+    marker, kept = root / "marker", root / "data" / "results" / "first" / "squares.nc"
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, KEEP.format(marker=str(marker)))
+    execute.build("published", root)
+    made = kept.read_bytes()
+    for damaged in (kept, root / "_build" / "executed" / "published" / "results" / "first" / "squares.nc"):
+        flip(damaged)
+        capsys.readouterr()
+        execute.build("published", root)
+        said = f"fisherbook: first: {damaged} is damaged: it does not agree with its checksum in SHA256SUMS; it is comp"
+        assert said in capsys.readouterr().err
+        results.verify(damaged)
+    assert marker.read_text() == "xx"  # the second time, the published one was whole
+    assert results.load(kept).square.sum() == 30 and len(kept.read_bytes()) == len(made)
+
+
+STORED = """from pathlib import Path
+
+from fisherbook.store import default_store
+
+stored = default_store().fill(
+    "text", ["a"], lambda missing: [("a", "A")], lambda value, path: path.write_text(value), Path.read_text, ".txt"
+)
+print(stored)"""
+
+
+def test_a_damaged_piece_of_the_store_is_named_and_computed_anew_and_does_not_fail_the_build(
+    root, store_folder, capsys
+):
+    path = root / "book" / "first.ipynb"
+    for change in ("", "\n# again"):
+        write_notebook(path, PARAMETERS, STORED + change)
+        page = execute.build(root=root)
+        piece = store_folder / "text" / "a.txt"
+        assert piece.read_text() == "A"
+        piece.write_text("B")
+    said = capsys.readouterr().err
+    assert f"fisherbook: first: {piece} does not agree with its sidecar and counts as absent" in said
+    assert "sidecar" not in (page.parent / "first.html").read_text()
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A published folder and what is to take its place."""
+    for name in ("published", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    return tmp_path / "published", tmp_path / "kept"
+
+
+@pytest.mark.parametrize("at", ["copytree", "rename", "clear"])
+def test_published_results_are_replaced_whole_or_not_at_all_wherever_a_kill_comes(published, monkeypatch, at):
+    folder, kept = published
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments, **options):
+        raise Killed
+
+    module = {"copytree": execute.shutil, "rename": execute.Path, "clear": execute.store}[at]
+    do = getattr(module, at)
+    for turn in range(3):
+        calls = itertools.count()
+        with monkeypatch.context() as patched:
+            patched.setattr(module, at, lambda *a, n=calls, t=turn, **o: killed() if next(n) == t else do(*a, **o))
+            try:
+                execute._replace(folder, kept)
+            except Killed:
+                execute._restore(folder)
+        assert (folder / "file").read_text() in ("published", "kept")
+        (folder / "file").write_text("published")
+    execute._replace(folder, kept)
+    assert (folder / "file").read_text() == "kept"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["kept", "published"]
+
+
+def test_the_same_run_started_twice_waits_for_the_first_and_says_so(root, no_site, capsys):
+    folder = execute.execute("first", root=root)
+    with ThreadPoolExecutor(1) as other, execute._alone(folder):
+        second = other.submit(execute.execute, "first", root=root)
+        said = ""
+        while "waiting for another run" not in said and not second.done():
+            said += capsys.readouterr().err
+        assert f"fisherbook: waiting for another run that writes {folder}\n" in said
+        assert not second.done()
+        time.sleep(0.2)
+        assert not second.done()
+        (folder / "book").rename(folder / "away")  # nobody works in it meanwhile
+    assert second.result() == folder
+
+
+def test_notebooks_run_with_this_python_whatever_jupyter_calls_python3(root, tmp_path, monkeypatch):
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    spec = {"argv": ["false", "{connection_file}"], "display_name": "other", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, "import sys\n\nprint(sys.executable)")
+    assert text_of(execute.execute("first", root=root) / "first.ipynb") == f"{sys.executable}\n"
 
 
 def test_single_notebooks_leave_published_results_without_a_site(root):
