@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -250,12 +251,19 @@ def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
         Takes nothing and makes the dataset. A dimension without coordinate is numbered from 0; a variable without
         units has ``"1"``, one without a long name its own name in words.
 
+    Raises
+    ------
+    ValueError
+        If the name is no name, or leads out of the folder.
+
     Notes
     -----
     The folder is named by ``FISHERBOOK_RESULTS``, which a build of the book sets; without it, nothing is written.
     """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise ValueError(f"name must be letters, digits, '_', '-' and '.', such as 'roughness/control', not {name!r}")
     folder = os.environ.get("FISHERBOOK_RESULTS")
-    path = Path(folder, f"{name}.nc") if folder else None
+    path = _within(Path(folder), f"{name}.nc") if folder else None
     if path and path.is_file():
         return load(path)
     made = compute()
@@ -265,6 +273,13 @@ def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
     if path:
         save(made, path)
     return validate(made)
+
+
+def _within(folder: Path, name: str) -> Path:
+    """Return a file of a folder; a link out of it is refused."""
+    if not Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(f"name must stay within {folder}, but {name} is a link that leads out of it")
+    return folder / name
 
 
 def open_results(name: str) -> xr.Dataset:
@@ -279,7 +294,7 @@ def open_results(name: str) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If there is none of that name, with those that there are.
+        If there is none of that name, with those that there are; if it is damaged or a link out of its folder.
     """
     checkout = store.checkout()
     folder = (checkout / "data" if checkout else Path(__file__).parent / "_data") / "results"
@@ -289,4 +304,4 @@ def open_results(name: str) -> xr.Dataset:
     named |= {file.parent.name: file for file in files if notebooks.count(file.parent.name) == 1}
     if not named:
         raise ValueError(f"there are no published results in {folder}")
-    return load(named[checks.one_of("name", name, named)])
+    return load(_within(folder, named[checks.one_of("name", name, named)].relative_to(folder).as_posix()))

@@ -121,26 +121,46 @@ def execute(notebook: str, settings: Sequence[str] = (), profile: str = "quick",
 @contextmanager
 def _executed(notebook: str, settings: Sequence[str], profile: str, root: Path) -> Iterator[Path]:
     """Execute one notebook as `rerun` does, and yield its folder, which is nobody else's until the block ends."""
-    values = profile_values(root / "book", profile)
-    path = root / "book" / f"{checks.one_of('notebook', notebook, values)}.ipynb"
-    for setting in settings:
-        if not re.match(r"\w+=", setting):
-            raise ValueError(f"a parameter must be given as name=value, not {setting!r}")
-    mine = values[notebook] | choose(path, dict(setting.split("=", 1) for setting in settings))
-    folder = root / "_build" / "runs" / notebook / _key(path, mine, _state(root))[:10]
+    mine = values_of(notebook, settings, profile, root)
+    key = _key(root / "book" / f"{notebook}.ipynb", mine, _state(root))
+    folder = root / "_build" / "runs" / notebook / key[:10]
     with _alone(folder):
         copy_book(root, folder / "book")
-        _execute(root, folder, folder / "book", profile, {notebook: mine})
+        try:
+            _execute(root, folder, folder / "book", profile, {notebook: mine})
+        except RuntimeError as error:
+            # With its own parameters a notebook runs: a value that it refuses is the reader's.
+            if settings and isinstance(refusal := error.__cause__.__cause__, ValueError):
+                raise ValueError(f"{refusal} ({notebook} with {', '.join(settings)})") from None
+            raise
         yield folder
 
 
-def report(notebook: nbformat.NotebookNode, root: Path | None = None) -> Path:
-    """Execute a notebook that is none of the book's, in the book's style, and return its page."""
+def values_of(notebook: str, settings: Sequence[str], profile: str, root: Path) -> dict[str, Any]:
+    """Return the parameters that replace a notebook's own: those of a profile, and then `settings`, checked."""
+    values = profile_values(root / "book", profile)
+    path = root / "book" / f"{checks.one_of('notebook', notebook, values)}.ipynb"
+    given: dict[str, str] = {}
+    for name, equals, value in (setting.partition("=") for setting in settings):
+        if not equals or not re.fullmatch(r"\w+", name):
+            raise ValueError(f"a parameter must be given as name=value, not {name + equals + value!r}")
+        if name in given:
+            raise ValueError(f"{name} is given twice, as {given[name]!r} and {value!r}; `sweep` takes several values")
+        given[name] = value
+    return values[notebook] | choose(path, given)
+
+
+def report(notebook: nbformat.NotebookNode, table: str, root: Path | None = None) -> Path:
+    """Execute a notebook that is none of the book's, in the book's style, and return its page.
+
+    It finds `table` in a file ``table.json``.
+    """
     root = root or find_root()
-    folder = root / "_build" / "reports" / store.digest([cell.source for cell in notebook.cells])[:10]
+    folder = root / "_build" / "reports" / store.digest([table, *(cell.source for cell in notebook.cells)])[:10]
     with _alone(folder), _kernels(1, folder / "results"):
         copy_book(root, folder / "book")
         nbformat.write(notebook, folder / "report.ipynb")
+        (folder / "book" / "table.json").write_text(table, encoding="utf-8")
         _papermill(folder / "report.ipynb", folder / "book" / "report.ipynb", folder / "book", {}, lambda: None)
         return page(root, folder, "report")
 
@@ -335,9 +355,15 @@ def _papermill(
         )
     except papermill.PapermillExecutionError as error:
         cell = f"cell [{error.exec_count}], which begins {error.source.strip().splitlines()[0]!r}"
-        raise RuntimeError(f"{source.name} failed in {cell}:\n  {error.ename}: {error.evalue}") from None
+        refusal = ValueError(error.evalue) if error.ename == "ValueError" else None
+        raise RuntimeError(f"{source.name} failed in {cell}:\n  {error.ename}: {error.evalue}") from refusal
     except DeadKernelError:
         raise RuntimeError(f"{source.name} failed: its kernel died, perhaps for want of memory") from None
+    notebook = read(target)
+    for part in (notebook, *notebook.cells):
+        for record in ("papermill", "execution"):  # of paths and clock times
+            part.metadata.pop(record, None)
+    nbformat.write(notebook, target)
 
 
 def _made_with(folder: Path, used: Mapping[str, Any]) -> bool:

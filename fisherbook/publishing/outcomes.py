@@ -13,6 +13,7 @@ import nbformat
 
 from .. import results
 from .profiles import find_root, read
+from .sphinx.glance import VERDICTS
 
 OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
 _DAMAGE = re.compile(r"^.*: Damaged: (.*)\n(?:  .*\n?)?", re.MULTILINE)  # a warning as Python writes it
@@ -53,22 +54,38 @@ def outcome(name: str, root: Path | None = None) -> Outcome:
             f"there is no run {name!r}: give a page that `fisherbook run` made, or such as quick/roughness"
         )
     results.verify(files[0])
-    return Outcome(**json.loads(files[0].read_text()))
+    try:
+        found = Outcome(**json.loads(files[0].read_text(encoding="utf-8")))
+        ours = re.fullmatch(r"\w+", found.notebook) and all(map(_is_finding, found.findings))
+    except (TypeError, KeyError, ValueError, RecursionError):
+        ours = False
+    if not ours:
+        raise ValueError(f"{files[0]} is no record of a run of a notebook")
+    return found
+
+
+def _is_finding(row: Mapping[str, Any]) -> bool:
+    numbers, texts = sum((*row["shown"], *row["thresholds"], row["value"])), row["sentence"] + row["number"]
+    return row["verdict"] in VERDICTS and isinstance(numbers, int | float) and isinstance(texts, str)
+
+
+def inert(text: str) -> str:
+    """Return a text as one line of HTML, which shows it and never does what it says."""
+    return html.escape(" ".join(text.split()))
 
 
 def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[str]:
-    """Take clock times out of an executed notebook, fold what is not for readers, and say what made the page.
+    """Fold what is not for readers in an executed notebook, and say what made the page.
 
     At its end the page offers the datasets in the folder `kept`. What was damaged in the store, and computed anew, is
     no matter of the page: it is returned.
     """
     notebook, damaged = read(path), []
-    notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
-        for clock in ("papermill", "execution"):
-            cell.metadata.pop(clock, None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"].append("hide-input")
+            names = re.findall(r"^(\w+) = ", cell.source, re.MULTILINE)
+            cell.source = "\n".join(f"{name} = {used.get(name, '...')!r}" for name in names)
         if cell.source.startswith("# NBVAL_CHECK_OUTPUT"):  # for the tests: readers have the table above it
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-cell"]
         for output in cell.get("outputs", []):
@@ -77,7 +94,7 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[
                 output.text = _DAMAGE.sub("", output.text)
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
-    told = html.escape(", ".join(f"{name} = {value}" for name, value in used.items()))
+    told = inert(", ".join(f"{name} = {value}" for name, value in used.items()))
     made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
     if files := sorted(kept.glob("*.nc")):

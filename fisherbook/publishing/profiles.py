@@ -60,9 +60,12 @@ def choose(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse(name: str, kind: str, value: Any) -> Any:
     try:
-        return _KINDS[kind](str(value))
+        parsed = _KINDS[kind](str(value))
     except (KeyError, ValueError):
         raise ValueError(f"{name} must be of type {kind}, not {value!r}") from None
+    if parsed != parsed or re.search("[\0-\x1f\x7f\ud800-\udfff]", str(value)):
+        raise ValueError(f"{name} must be a number or text without control characters, not {value!r}")
+    return parsed
 
 
 def profile_values(book: Path, profile: str) -> Values:
@@ -92,4 +95,7 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return what a YAML file says; nothing if there is none."""
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
+    try:
+        return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None

@@ -1,3 +1,4 @@
+import html
 import itertools
 import json
 import re
@@ -8,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_book import FINDING, PARAMETERS, small_book, write_notebook
 
 from fisherbook import results
@@ -328,6 +331,10 @@ def test_a_rerun_has_a_page_and_a_folder_of_its_own(root):
         ("first", ["replicates=3.5"], "replicates must be of type int, not '3.5'"),
         ("first", ["kappa=much"], "kappa must be of type float, not 'much'"),
         ("first", ["fast=1"], "fast must be of type bool, not '1'"),
+        ("first", ["kappa=nan"], "kappa must be a number or text without control characters, not 'nan'"),
+        ("first", ["source=a\n# b"], "source must be a number or text without control characters"),
+        ("first", ["source=\udce9"], "source must be a number or text without control characters"),
+        ("first", ["kappa=1", "kappa=2"], "kappa is given twice, as '1' and '2'; `sweep` takes several values"),
     ],
 )
 def test_what_cannot_be_rerun_is_told_in_a_sentence(root, notebook, settings, sentence):
@@ -397,7 +404,7 @@ def test_the_list_of_findings_survives_markup_in_claims_and_statistics_without_i
 
 def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_path):
     write_notebook(root / "book" / "first.ipynb", f'{PARAMETERS}\nroot: str = ""  # folder', FINDING)
-    settings = [f"source={tmp_path}/faces.zip", f"root={tmp_path}"]
+    settings = [f"source={tmp_path}/faces.zip", f"root={tmp_path}", "kappa=0.25"]
     folder = execute.execute("first", settings, root=root)
     assert outcomes.outcome(str(folder), root).parameters["source"] == "faces.zip"
     for file in folder.rglob("*"):
@@ -405,3 +412,14 @@ def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_p
             assert str(tmp_path) not in file.read_text()
     made = next(c for c in nbformat.read(folder / "first.ipynb", 4).cells if c.id == "made-with")
     assert "source = faces.zip" in made.source and str(tmp_path) not in made.source
+    assert str(tmp_path) not in (folder / "first.ipynb").read_text().replace("/" + str(folder), "")
+    injected = nbformat.read(folder / "first.ipynb", 4).cells[3].source
+    assert injected == "kappa = 0.25\nroot = '...'\nsource = 'faces.zip'"
+
+
+@settings(max_examples=40)
+@given(st.text())
+def test_a_parameter_is_shown_on_a_line_of_its_own_and_never_does_anything(text):
+    shown = outcomes.inert(text)
+    assert not set("<>\"'\n\r\x0b\x0c\x1c\x85\u2028") & set(shown)
+    assert html.unescape(shown) == " ".join(text.split())
