@@ -52,7 +52,7 @@ def parameters(notebook: Path) -> dict[str, dict[str, Any]]:
 
 def choose(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values for some of a notebook's parameters, names checked and values parsed by declared type."""
-    declared = parameters(notebook)
+    declared = parameters(notebook) if values else {}
     for name in values:
         checks.one_of(f"a parameter of {notebook.stem}", name, declared)
     return {name: _parse(name, declared[name]["type"], value) for name, value in values.items()}

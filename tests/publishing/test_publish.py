@@ -414,7 +414,7 @@ def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_p
     assert "source = faces.zip" in made.source and str(tmp_path) not in made.source
     assert str(tmp_path) not in (folder / "first.ipynb").read_text().replace("/" + str(folder), "")
     injected = nbformat.read(folder / "first.ipynb", 4).cells[3].source
-    assert injected == "kappa = 0.25\nroot = '...'\nsource = 'faces.zip'"
+    assert injected == "source = 'faces.zip'\nroot = '...'\nkappa = 0.25"
 
 
 @settings(max_examples=40)
