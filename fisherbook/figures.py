@@ -66,6 +66,7 @@ def setup() -> None:
     """Load HoloViews into the notebook and set the book's style; call it once, at the top."""
     hv.extension("bokeh", logo=False)
     hv.output(widget_location="bottom")
+    pd.options.styler.format.escape = "html"
     renderer = hv.renderer("bokeh")
     renderer.webgl = False
     renderer.theme = Theme(json={"attrs": _THEME})
@@ -504,7 +505,8 @@ def estimates(table: pd.DataFrame) -> hv.Layout:
             lines += interval(row.low, row.estimate, row.high, row.run, VERDICTS[row.verdict])
         height = 90 + 26 * len(rows)
         size = {"responsive": True, "min_height": height, "height": height, "max_width": 690}
-        return hv.Overlay(lines).opts(title=claim, xlabel="estimate", ylabel="", **size)
+        title = claim.replace("{", "{{").replace("}", "}}")  # HoloViews formats it
+        return hv.Overlay(lines).opts(title=title, xlabel="estimate", ylabel="", **size)
 
     return hv.Layout([draw(*group) for group in table.groupby("claim", sort=False)]).cols(1).opts(shared_axes=False)
 

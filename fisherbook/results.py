@@ -1,8 +1,10 @@
 """The dataset that a measurement is: dimensions, variables, units, where it came from, and its file."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -73,6 +75,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
 }
 
 _KNOWN = DIMENSIONS | VARIABLES
+SUMS = "SHA256SUMS"  # lies beside published datasets: their checksums, as `sha256sum --check` reads them
 
 
 def label(dataset: xr.Dataset) -> xr.Dataset:
@@ -226,10 +229,9 @@ def load(path: Path) -> xr.Dataset:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, it is no netCDF-4 file, or it does not obey the schema.
+        If there is no such file, it is not what `seal` found, it is no netCDF-4 file, or it does not obey the schema.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no dataset {path}")
+    verify(Path(path))
     try:
         dataset = xr.load_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False)
     except OSError as error:
@@ -239,6 +241,26 @@ def load(path: Path) -> xr.Dataset:
         return validate(dataset.assign_attrs(plain))
     except ValueError as error:
         raise ValueError(f"{path} is {error}") from None
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of a notebook's datasets, and of what it found, to a file beside them."""
+    files = sorted([*folder.glob("*.nc"), *folder.glob("outcome.json")])
+    with store.atomic(folder / SUMS) as temporary:
+        temporary.write_text("".join(f"{_checksum(file)}  {file.name}\n" for file in files))
+
+
+def verify(path: Path) -> None:
+    """Raise an error unless there is this file and, if its folder was sealed, it is what it was then."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no dataset {path}")
+    sums = path.with_name(SUMS)
+    if sums.is_file() and f"{_checksum(path)}  {path.name}" not in sums.read_text(errors="replace").splitlines():
+        raise ValueError(f"{path} is damaged: it does not agree with its checksum in {SUMS}")
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def keep(name: str, compute: Callable[..., xr.Dataset], *arguments: Any) -> xr.Dataset:
@@ -261,12 +283,19 @@ def keep(name: str, compute: Callable[..., xr.Dataset], *arguments: Any) -> xr.D
     Dataset
         Numbers are rounded to single precision, as the file keeps them, and come back in double.
 
+    Raises
+    ------
+    ValueError
+        If the name is no name, or leads out of the folder.
+
     Notes
     -----
     The folder is named by ``FISHERBOOK_RESULTS``, which a build of the book sets; without it, nothing is written.
     """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise ValueError(f"name must be letters, digits, '_', '-' and '.', such as 'roughness/control', not {name!r}")
     folder = os.environ.get("FISHERBOOK_RESULTS")
-    path = Path(folder, f"{name}.nc") if folder else None
+    path = _within(Path(folder), f"{name}.nc") if folder else None
     if path and path.is_file():
         return _precision(load(path), "float64")
     made = compute(*arguments)
@@ -285,6 +314,13 @@ def _precision(dataset: xr.Dataset, dtype: str) -> xr.Dataset:
     return dataset.assign(floats)
 
 
+def _within(folder: Path, name: str) -> Path:
+    """Return a file of a folder; a link out of it is refused."""
+    if not Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(f"name must stay within {folder}, but {name} is a link that leads out of it")
+    return folder / name
+
+
 def open_results(name: str) -> xr.Dataset:
     """Open a published dataset, one that came with the package or lies in ``data/results`` of the checkout.
 
@@ -297,14 +333,14 @@ def open_results(name: str) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If there is none of that name, with those that there are.
+        If there is none of that name, with those that there are; if it is damaged or a link out of its folder.
     """
     checkout = store.checkout()
     folder = (checkout / "data" if checkout else Path(__file__).parent / "_data") / "results"
-    files = sorted(folder.glob("*/*.nc"))
+    files = sorted(folder.glob("[!.]*/*.nc"))
     notebooks = [file.parent.name for file in files]
     named = {f"{file.parent.name}/{file.stem}": file for file in files}
     named |= {file.parent.name: file for file in files if notebooks.count(file.parent.name) == 1}
     if not named:
         raise ValueError(f"there are no published results in {folder}")
-    return load(named[checks.one_of("name", name, named)])
+    return load(_within(folder, named[checks.one_of("name", name, named)].relative_to(folder).as_posix()))

@@ -31,7 +31,11 @@ from . import checks
 T = TypeVar("T")
 
 _PACKAGE = Path(__file__).parent
-_SIDECAR = ".sidecar"
+_SIDECAR, _LONGEST = ".sidecar", 256  # bytes that a sidecar may have
+
+
+class Damaged(UserWarning):
+    """Something stored is not what was written, and counts as absent."""
 
 
 def canonical(value: Any) -> str:
@@ -253,8 +257,9 @@ class Store:
     """A folder of computed values, each a file named by its key in a sub-folder named by its kind.
 
     A file is written under a temporary name and moved into place, then a sidecar with its size and SHA-256
-    digest is; both are checked before the file is read, and what has no valid sidecar counts as absent. Every
-    file has its own lock, so any number of threads and processes may share a store. `root` is made if needed.
+    digest is; both are checked before the file is read, and what has no valid sidecar counts as absent, whatever
+    lies in its place; a warning, `Damaged`, names it. Every file has its own lock, so any number of threads and
+    processes may share a store. `root` is made if needed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -288,17 +293,18 @@ class Store:
         Raises
         ------
         ValueError, RuntimeError, OSError
-            If `compute` yields a key it was not asked for, or not all that it was; if the disk is full.
+            If `compute` yields a key it was not asked for, or not all that it was; if the disk is full or
+            the store cannot be written.
         """
         paths = {key: self._path(kind, key, suffix) for key in keys}
-        values = {key: load(path) for key, path in paths.items() if _whole(path)}
+        values = {key: value for key, path in paths.items() for value in _read(path, load)}
         self._sweep(kind)
         with contextlib.ExitStack() as stack:
             release = {}
             for key in sorted(paths.keys() - values.keys()):  # in one order, so that nobody waits in a circle
                 release[key] = stack.enter_context(self._locked(paths[key]))
-                if _whole(paths[key], warn=True):
-                    values[key] = load(paths[key])
+                for value in _read(paths[key], load, warn=True):
+                    values[key] = value
                     release[key]()
             missing = [key for key in paths if key not in values]
             for key, value in compute(list(missing)) if missing else ():
@@ -316,7 +322,7 @@ class Store:
         """Return the value of a key, or None where there is none that is whole; never waits."""
         path = self._path(kind, key, suffix)
         # no warning where there is no sidecar: the file may be still in the making
-        return load(path) if _whole(path, warn=_sidecar(path).exists()) else None
+        return next(iter(_read(path, load, warn=os.path.lexists(_sidecar(path)))), None)
 
     def put(self, kind: str, key: str, value: T, save: Callable[[T, Path], None], suffix: str) -> None:
         """Store a value, replacing what the key had."""
@@ -329,8 +335,8 @@ class Store:
         """Remove the value of a key, if there is one."""
         path = self._path(kind, key, suffix)
         with self._locked(path):
-            _sidecar(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            clear(_sidecar(path))
+            clear(path)
 
     def _path(self, kind: str, key: str, suffix: str) -> Path:
         for argument, name in (("kind", kind), ("key", key), ("suffix", "x" + suffix)):
@@ -341,9 +347,7 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, path: Path, blocking: bool = True) -> Iterator[Callable[[], None]]:
         """Hold a file's lock until the block ends or what is yielded is called."""
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{path.parent.name}~{path.name}")
+        lock = filelock.FileLock(self.root / ".locks" / f"{path.parent.name}~{path.name}")
 
         def release() -> None:
             if lock.is_locked:
@@ -352,13 +356,23 @@ class Store:
                 lock.release()
 
         try:
+            for folder in (path.parent, self.root / ".locks"):
+                folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=blocking)
+        except filelock.Timeout:
+            raise
+        except OSError as error:
+            sentence = f"the store {self.root} cannot be written ({error.strerror}: {error.filename})"
+            raise OSError(error.errno, f"{sentence}; name another folder for it in FISHERBOOK_STORE") from error
+        try:
             yield release
         finally:
             release()
 
     def _write(self, path: Path, value: T, save: Callable[[T, Path], None]) -> None:
-        _sidecar(path).unlink(missing_ok=True)
+        clear(_sidecar(path))
+        if path.is_dir():
+            clear(path)
         with atomic(path) as temporary:
             save(value, temporary)
             seal = _seal(temporary)
@@ -384,15 +398,30 @@ def _seal(path: Path) -> dict[str, int | str]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _whole(path: Path, warn: bool = False) -> bool:
-    """Whether a file agrees with its sidecar; a warning, where asked for, names one that does not."""
+def clear(path: Path) -> None:
+    """Remove what is in a file's place, be it a folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read(path: Path, load: Callable[[Path], T], warn: bool = False) -> list[T]:
+    """Return a file's value, alone in a list, or none unless it is whole; a warning, where asked for, names it."""
+    why, sidecar = "does not agree with its sidecar", _sidecar(path)
     with contextlib.suppress(OSError, ValueError):
-        seal = json.loads(_sidecar(path).read_text())
-        if seal == _seal(path):
-            return True
-    if warn and path.exists():
-        warnings.warn(f"{path} does not agree with its sidecar and counts as absent", stacklevel=3)
-    return False
+        # what is no file, or too long for a sidecar, may never end
+        ours = path.is_file() and sidecar.is_file() and sidecar.stat().st_size < _LONGEST
+        if ours and json.loads(sidecar.read_text()) == _seal(path):
+            try:
+                return [load(path)]
+            except MemoryError:
+                raise
+            except Exception as error:  # whoever wrote it and its sidecar, it is no such value
+                why = f"cannot be read ({error})"
+    if warn and os.path.lexists(path):
+        warnings.warn(f"{path} {why} and counts as absent", Damaged, stacklevel=3)
+    return []
 
 
 def checkout() -> Path | None:

@@ -35,7 +35,12 @@ IMPORT_NAMES = {
     "IPython": "ipython",
     "sphinx_external_toc": "jupyter-book",
 }
-IMPORT_NAMES |= {"sphinx": "jupyter-book", "docutils": "jupyter-book", "nbclient": "papermill"}
+IMPORT_NAMES |= {
+    "sphinx": "jupyter-book",
+    "docutils": "jupyter-book",
+    "nbclient": "papermill",
+    "jupyter_client": "ipykernel",
+}
 
 
 def requirements(*extras):

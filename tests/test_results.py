@@ -249,6 +249,71 @@ def test_published_results_open_by_name_and_an_unknown_name_brings_the_nearest(d
         results.open_results("diffusion")
 
 
+def test_a_published_dataset_with_one_bit_changed_is_refused(dataset, monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "checkout", lambda: tmp_path)
+    folder = tmp_path / "data" / "results" / "roughness"
+    results.save(dataset, folder / "curves.nc")
+    results.seal(folder)
+    xr.testing.assert_identical(results.open_results("roughness"), dataset)
+    content = (folder / "curves.nc").read_bytes()
+    for at in (0, len(content) // 2, len(content) - 1):
+        (folder / "curves.nc").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(
+            ValueError, match=r"curves\.nc is damaged: it does not agree with its checksum in SHA256SUMS"
+        ):
+            results.open_results("roughness")
+    if shutil.which("sha256sum"):
+        (folder / "curves.nc").write_bytes(content)
+        subprocess.run(["sha256sum", "--check", "--strict", results.SUMS], cwd=folder, check=True, capture_output=True)
+
+
+OUTSIDE = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "page/../../x",
+    "/x",
+    "page/",
+    "/page",
+    "page//x",
+    "a/b/c",
+    "page\\x",
+    "page/x\0",
+    "C:x",
+    3,
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_dataset_is_neither_kept_nor_opened_outside_its_folder(dataset, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("FISHERBOOK_RESULTS", str(tmp_path / "kept"))
+    monkeypatch.setattr(store, "checkout", lambda: tmp_path)
+    with pytest.raises(ValueError, match=r"name must be letters, digits, .* such as 'roughness/control', not "):
+        results.keep(name, lambda: dataset)
+    assert not list(tmp_path.iterdir())
+    results.save(dataset, tmp_path / "data" / "results" / "page" / "y.nc")
+    results.save(dataset, tmp_path / "data" / "x.nc")
+    with pytest.raises(ValueError, match="name must be one of page/y, page, not "):
+        results.open_results(name)
+
+
+def test_a_link_out_of_the_folder_is_no_dataset(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("FISHERBOOK_RESULTS", str(tmp_path / "data" / "results"))
+    monkeypatch.setattr(store, "checkout", lambda: tmp_path)
+    results.save(dataset, tmp_path / "away" / "x.nc")
+    folder = tmp_path / "data" / "results"
+    (folder / "page").mkdir(parents=True)
+    (folder / "linked").symlink_to(tmp_path / "away")
+    (folder / "page" / "x.nc").symlink_to(tmp_path / "away" / "x.nc")
+    for name in ("linked/new", "page/x"):
+        with pytest.raises(ValueError, match=r"name must stay within .*, but .* is a link that leads out of it"):
+            results.keep(name, lambda: dataset)
+    for name in ("linked/x", "page/x"):
+        with pytest.raises(ValueError, match=r"name must stay within .*, but .* is a link that leads out of it"):
+            results.open_results(name)
+
+
 def test_a_kept_dataset_is_computed_once_per_book_and_described(tmp_path, monkeypatch):
     calls = []
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -249,6 +250,102 @@ def test_a_damaged_file_or_sidecar_is_named_and_counts_as_absent(cache, name, co
     with pytest.warns(UserWarning, match=r"a\.txt does not agree with its sidecar and counts as absent"):
         assert fill(cache, ["a"], upper) == {"a": "A"}
     assert fill(cache, ["a"], refuse) == {"a": "A"}
+
+
+def in_its_place(path, what):
+    """Put something else where a file was."""
+    path.unlink()
+    if what == "folder":
+        path.mkdir()
+        (path / "inner").write_text("A")
+    elif what == "loop":
+        path.symlink_to(path)
+    elif what == "endless":
+        path.symlink_to("/dev/zero")
+    elif what == "pipe":  # who opens it to read waits for ever
+        os.mkfifo(path)
+    elif what == "deep":
+        path.write_text("[" * 100_000)
+    else:
+        path.write_bytes(b"\xff\0junk")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pipes and no /dev/zero on Windows")
+@pytest.mark.parametrize("what", ["folder", "loop", "endless", "pipe", "deep", "junk"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.sidecar"])
+def test_whatever_lies_in_the_place_of_a_file_is_named_and_the_value_computed_anew(cache, name, what):
+    fill(cache, ["a"], upper)
+    in_its_place(cache.root / "text" / name, what)
+    with pytest.warns(store.Damaged, match=r"text.a\.txt does not agree with its sidecar") as told:
+        assert fill(cache, ["a"], upper) == {"a": "A"}
+    assert len(told) == 1
+    assert fill(cache, ["a"], refuse) == {"a": "A"}
+    in_its_place(cache.root / "text" / name, what)
+    cache.remove("text", "a", ".txt")
+    assert not list((cache.root / "text").iterdir())
+
+
+def test_a_file_that_agrees_with_its_sidecar_but_cannot_be_read_is_damaged_too(cache):
+    fill(cache, ["a"], upper)
+    cache.put("text", "a", b"\xff", lambda value, path: path.write_bytes(value), ".txt")
+    with pytest.warns(store.Damaged, match=r"a\.txt cannot be read \(.*\) and counts as absent"):
+        assert fill(cache, ["a"], upper) == {"a": "A"}
+    assert fill(cache, ["a"], refuse) == {"a": "A"}
+
+
+def without_memory(path):
+    raise MemoryError
+
+
+def test_want_of_memory_is_no_damage(cache):
+    fill(cache, ["a"], upper)
+    with pytest.raises(MemoryError):
+        cache.fill("text", ["a"], refuse, write, without_memory, ".txt")
+
+
+@given(data=st.data())
+@settings(max_examples=25)
+def test_any_damage_to_the_bytes_of_a_file_or_sidecar_is_named_and_the_same_value_computed_anew(tmp_path_factory, data):
+    cache = Store(tmp_path_factory.mktemp("store"))
+    value = data.draw(st.binary(min_size=1, max_size=40))
+
+    def fill(compute):
+        return cache.fill("raw", ["a"], compute, lambda v, path: path.write_bytes(v), Path.read_bytes, ".bin")["a"]
+
+    fill(lambda missing: [("a", value)])
+    path = cache.root / "raw" / data.draw(st.sampled_from(["a.bin", "a.bin.sidecar"]))
+    before, at = path.read_bytes(), data.draw(st.integers(0, path.stat().st_size - 1))
+    after = data.draw(st.sampled_from([before[:at], before[:at] + b"\0" + before[at:]]) | st.binary(max_size=3))
+    flipped = bytearray(before)
+    flipped[at] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(data.draw(st.sampled_from([after, bytes(flipped)])))
+    if path.suffix == ".bin" and path.read_bytes() == before:
+        return
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert fill(lambda missing: [("a", value)]) == value
+        assert fill(refuse) == value
+    assert len(told) <= 1  # a sidecar may say the same in other bytes
+    assert path.suffix != ".bin" or "a.bin does not agree" in str(told[0].message)
+
+
+@pytest.mark.parametrize("root", ["file", "file/below", "locks", "kind"])
+def test_a_store_that_cannot_be_written_is_one_sentence_and_what_it_has_is_read(tmp_path, root):
+    cache = Store(tmp_path / "store" if root in ("locks", "kind") else tmp_path / root)
+    if root == "locks":
+        fill(cache, ["a"], upper)
+        (cache.root / ".locks").rmdir()
+        (cache.root / ".locks").write_text("")
+        assert fill(cache, ["a"], refuse) == {"a": "A"}
+    elif root == "kind":
+        cache.root.mkdir()
+        (cache.root / "text").write_text("")
+    else:
+        (tmp_path / "file").write_text("")
+    with pytest.raises(
+        OSError, match=r"the store .* cannot be written \(.*\); name another folder .* FISHERBOOK_STORE"
+    ):
+        fill(cache, ["b"], refuse)
 
 
 def test_a_sidecar_without_its_file_counts_as_absent(cache):

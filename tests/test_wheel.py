@@ -39,7 +39,7 @@ def test_installed_wheel_brings_the_bundled_faces(wheel, tmp_path):
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
     code = (
         f"import sys; sys.path.insert(0, {str(target)!r})\n"
-        "import fisherbook.faces as faces\n"
+        "import fisherbook.stimulus.sources as faces\n"
         "print(faces.__file__, faces.load_faces('orl', 16).digest)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from . import execute, profiles, reports
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fisherbook", description="Rerun the book, or one of its notebooks.")
+    parser.add_argument("--version", action="version", version=f"fisherbook {version('fisherbook')}")
     actions = parser.add_subparsers(required=True, metavar="list | run | sweep | compare | build | publish | verify")
     profile = argparse.ArgumentParser(add_help=False)
     profile.add_argument("--profile", default="quick", help=f"{', '.join(profiles.PROFILES)} (default: quick)")

@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -22,8 +23,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import nbformat
 import psutil
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from tqdm import tqdm
 
 from .. import checks, results, store
@@ -71,14 +75,16 @@ def build(profile: str = "quick", root: Path | None = None, fresh: bool = False)
     root = root or find_root()
     values = profile_values(root / "book", profile)
     copy, executed = root / "_build" / "book" / profile, root / "_build" / "executed" / profile
-    copy_book(root, copy)
     published = root / "data" / "results" if profile == "published" else None
-    runs = _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n != LAST}, (), published, fresh)
-    (copy / "runs.json").write_text(json.dumps([asdict(run) for run in runs]))
-    _execute(root, executed, copy, profile, {n: v for n, v in values.items() if n == LAST}, after=runs)
-    rows = [row for name in values for row in findings_of(copy / f"{name}.ipynb")]
-    (copy / "findings.json").write_text(json.dumps(rows))
-    return build_site(root, copy, root, "-W", "-n", "--keep-going") / "index.html"
+    others, last = ({n: v for n, v in values.items() if (n == LAST) == is_} for is_ in (False, True))
+    with _alone(root / "_build" / "html"):
+        copy_book(root, copy)
+        runs = _execute(root, executed, copy, profile, others, (), published, fresh)
+        (copy / "runs.json").write_text(json.dumps([asdict(run) for run in runs]))
+        _execute(root, executed, copy, profile, last, after=runs)
+        rows = [row for name in values for row in findings_of(copy / f"{name}.ipynb")]
+        (copy / "findings.json").write_text(json.dumps(rows))
+        return build_site(root, copy, root, "-W", "-n", "--keep-going") / "index.html"
 
 
 def compute_published(names: Sequence[str], root: Path | None = None) -> Path:
@@ -89,9 +95,10 @@ def compute_published(names: Sequence[str], root: Path | None = None) -> Path:
     root = root or find_root()
     values, copy = profile_values(root / "book", "published"), root / "_build" / "book" / "published"
     chosen = {checks.one_of("notebook", name, values): values[name] for name in names}
-    copy_book(root, copy)
-    published = root / "data" / "results"
-    _execute(root, root / "_build" / "executed" / "published", copy, "published", chosen, (), published, fresh=True)
+    published, executed = root / "data" / "results", root / "_build" / "executed" / "published"
+    with _alone(root / "_build" / "html"):
+        copy_book(root, copy)
+        _execute(root, executed, copy, "published", chosen, (), published, fresh=True)
     return published
 
 
@@ -102,34 +109,61 @@ def rerun(notebook: str, settings: Sequence[str] = (), profile: str = "quick", r
     code and data give the same folder below ``_build/runs/``, where nothing is executed again.
     """
     root = root or find_root()
-    folder = execute(notebook, settings, profile, root)
-    return page(root, folder, notebook)
+    with _executed(notebook, settings, profile, root) as folder:
+        return page(root, folder, notebook)
 
 
 def execute(notebook: str, settings: Sequence[str] = (), profile: str = "quick", root: Path | None = None) -> Path:
     """Execute one notebook as `rerun` does, make no page of it, and return the folder that is its own."""
-    root = root or find_root()
+    with _executed(notebook, settings, profile, root or find_root()) as folder:
+        return folder
+
+
+@contextmanager
+def _executed(notebook: str, settings: Sequence[str], profile: str, root: Path) -> Iterator[Path]:
+    """Execute one notebook as `rerun` does, and yield its folder, which is nobody else's until the block ends."""
+    mine = values_of(notebook, settings, profile, root)
+    key = _key(root / "book" / f"{notebook}.ipynb", mine, _state(root))
+    folder = root / "_build" / "runs" / notebook / key[:10]
+    with _alone(folder):
+        copy_book(root, folder / "book")
+        try:
+            _execute(root, folder, folder / "book", profile, {notebook: mine})
+        except RuntimeError as error:
+            # With its own parameters a notebook runs: a value that it refuses is the reader's.
+            if settings and isinstance(refusal := error.__cause__.__cause__, ValueError):
+                raise ValueError(f"{refusal} ({notebook} with {', '.join(settings)})") from None
+            raise
+        yield folder
+
+
+def values_of(notebook: str, settings: Sequence[str], profile: str, root: Path) -> dict[str, Any]:
+    """Return the parameters that replace a notebook's own: those of a profile, and then `settings`, checked."""
     values = profile_values(root / "book", profile)
     path = root / "book" / f"{checks.one_of('notebook', notebook, values)}.ipynb"
-    for setting in settings:
-        if not re.match(r"\w+=", setting):
-            raise ValueError(f"a parameter must be given as name=value, not {setting!r}")
-    mine = values[notebook] | located(choose(path, dict(setting.split("=", 1) for setting in settings)))
-    folder = root / "_build" / "runs" / notebook / _key(path, mine, _state(root))[:10]
-    copy_book(root, folder / "book")
-    _execute(root, folder, folder / "book", profile, {notebook: mine})
-    return folder
+    given: dict[str, str] = {}
+    for name, equals, value in (setting.partition("=") for setting in settings):
+        if not equals or not re.fullmatch(r"\w+", name):
+            raise ValueError(f"a parameter must be given as name=value, not {name + equals + value!r}")
+        if name in given:
+            raise ValueError(f"{name} is given twice, as {given[name]!r} and {value!r}; `sweep` takes several values")
+        given[name] = value
+    return values[notebook] | located(choose(path, given))
 
 
-def report(notebook: nbformat.NotebookNode, root: Path | None = None) -> Path:
-    """Execute a notebook that is none of the book's, in the book's style, and return its page."""
+def report(notebook: nbformat.NotebookNode, table: str, root: Path | None = None) -> Path:
+    """Execute a notebook that is none of the book's, in the book's style, and return its page.
+
+    It finds `table` in a file ``table.json``.
+    """
     root = root or find_root()
-    folder = root / "_build" / "reports" / store.digest([cell.source for cell in notebook.cells])[:10]
-    copy_book(root, folder / "book")
-    nbformat.write(notebook, folder / "report.ipynb")
-    with _kernels(1, folder / "results"):
+    folder = root / "_build" / "reports" / store.digest([table, *(cell.source for cell in notebook.cells)])[:10]
+    with _alone(folder), _kernels(1, folder / "results"):
+        copy_book(root, folder / "book")
+        nbformat.write(notebook, folder / "report.ipynb")
+        (folder / "book" / "table.json").write_text(table, encoding="utf-8")
         _papermill(folder / "report.ipynb", folder / "book" / "report.ipynb", folder / "book", {}, lambda: None)
-    return page(root, folder, "report")
+        return page(root, folder, "report")
 
 
 def unchanged(root: Path | None = None) -> dict[str, Path]:
@@ -173,8 +207,9 @@ def _execute(
         used = {p: d["default"] for p, d in parameters(source).items()} | values[name]
         target.with_suffix(".json").unlink(missing_ok=True)
         shutil.rmtree(kept, ignore_errors=True)
-        if published and not fresh and _made_with(published / name, used):
-            shutil.copytree(published / name, kept)
+        with _damage_told(name):
+            if published and not fresh and _made_with(published / name, used):
+                shutil.copytree(published / name, kept, ignore=shutil.ignore_patterns(results.SUMS))
         there = {*kept.glob("*.nc")}
         start = time.perf_counter()
         _papermill(source, target, copy, values[name], bar.update)
@@ -183,16 +218,19 @@ def _execute(
         kept.mkdir(parents=True, exist_ok=True)
         outcome = Outcome(name, profile, used, list(findings_of(target)))
         (kept / OUTCOME).write_text(json.dumps(asdict(outcome), indent=1))
+        results.seal(kept)
         if published and list(kept.glob("*.nc")):
-            shutil.rmtree(published / name, ignore_errors=True)
-            shutil.copytree(kept, published / name)
-        tidy(target, profile, used, kept)
+            _replace(published / name, kept)
+        for damage in tidy(target, profile, used, kept):
+            _tell(f"{name}: {damage}")
         run = Run(name, profile, used, seconds, budgets.get(name), key(name))
         target.with_suffix(".json").write_text(json.dumps(asdict(run)))
         bar.write(f"{name}: {seconds:.0f} s")
         return run
 
     (executed / "results").mkdir(parents=True, exist_ok=True)
+    for folder in (published / name for name in values if published):
+        _restore(folder)
     runs = {name: run for name in values if (run := _known(executed, name, key(name)))}
     # The longest first, so that none is left to run alone at the end.
     pending = sorted(values.keys() - runs.keys(), key=lambda name: (-budgets.get(name, 0), name))
@@ -218,6 +256,65 @@ def _execute(
         shutil.copyfile(executed / f"{name}.ipynb", copy / f"{name}.ipynb")
     shutil.copytree(executed / "results", copy / "results", dirs_exist_ok=True)
     return [runs[name] for name in values]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Have a folder for oneself; who comes later waits, and is told so."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        _tell(f"waiting for another run that writes {folder}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _damage_told(name: str) -> Iterator[None]:
+    """Leave the block where a notebook's dataset is damaged, and tell so."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        _tell(f"{name}: {error}; it is computed anew")
+
+
+def _tell(sentence: str) -> None:
+    """Say something while bars are drawn."""
+    tqdm.write(f"fisherbook: {sentence}", file=sys.stderr)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put a copy of the folder `new` in a folder's place, whole or not at all: a kill leaves what `_restore` mends."""
+    made, old = _beside(folder)
+    store.clear(made)
+    shutil.copytree(new, made)
+    store.clear(old)
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    store.clear(old)
+
+
+def _restore(folder: Path) -> None:
+    """Put back a folder that was being replaced when the process was killed."""
+    if (old := _beside(folder)[1]).is_dir() and not folder.exists():
+        old.rename(folder)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    return folder.with_name(f".{folder.name}~new"), folder.with_name(f".{folder.name}~old")
+
+
+class _OwnPython(AsyncKernelManager):
+    """Starts kernels of this very Python, whatever else Jupyter's path calls ``python3``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **options)
 
 
 @contextmanager
@@ -253,6 +350,7 @@ def _papermill(
             target,
             dict(values),
             kernel_name="python3",
+            kernel_manager_class=_OwnPython,
             progress_bar=False,
             on_cell_executed=lambda **_: progress(),
             resources={"metadata": {"path": str(folder)}},  # cwd= would move every thread of this process
@@ -260,9 +358,15 @@ def _papermill(
         )
     except papermill.PapermillExecutionError as error:
         cell = f"cell [{error.exec_count}], which begins {error.source.strip().splitlines()[0]!r}"
-        raise RuntimeError(f"{source.name} failed in {cell}:\n  {error.ename}: {error.evalue}") from None
+        refusal = ValueError(error.evalue) if error.ename == "ValueError" else None
+        raise RuntimeError(f"{source.name} failed in {cell}:\n  {error.ename}: {error.evalue}") from refusal
     except DeadKernelError:
         raise RuntimeError(f"{source.name} failed: its kernel died, perhaps for want of memory") from None
+    notebook = read(target)
+    for part in (notebook, *notebook.cells):
+        for record in ("papermill", "execution"):  # of paths and clock times
+            part.metadata.pop(record, None)
+    nbformat.write(notebook, target)
 
 
 def _made_with(folder: Path, used: Mapping[str, Any]) -> bool:
@@ -302,12 +406,17 @@ def _sign(files: Iterable[Path], used: Mapping[str, Any], seconds: float) -> Non
 
 
 def _known(executed: Path, name: str, key: str) -> Run | None:
-    """Return the record of an executed notebook, if there is one for this key."""
+    """Return the record of an executed notebook, if there is one for this key and what it kept is whole."""
     try:
         run = Run(**json.loads((executed / f"{name}.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return run if run.digest == key and (executed / f"{name}.ipynb").is_file() else None
+    with _damage_told(name):
+        if run.digest == key and (executed / f"{name}.ipynb").is_file():
+            for file in (executed / "results" / name).glob("*.nc"):
+                results.verify(file)
+            return run
+    return None
 
 
 def _key(notebook: Path, values: Mapping[str, Any], state: Any) -> str:

@@ -3,6 +3,7 @@
 import ast
 import html
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import nbformat
 
+from .. import results
 from .profiles import find_root, read
+from .sphinx.glance import VERDICTS
 
 _CHECKED = "# NBVAL_CHECK_OUTPUT\n"
 OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
+_DAMAGE = re.compile(r"^.*: Damaged: (.*)\n(?:  .*\n?)?", re.MULTILINE)  # a warning as Python writes it
 
 
 @dataclass(frozen=True)
@@ -50,33 +54,58 @@ def outcome(name: str, root: Path | None = None) -> Outcome:
         raise ValueError(
             f"there is no run {name!r}: give a page that `fisherbook run` made, or such as quick/roughness"
         )
-    return Outcome(**json.loads(files[0].read_text()))
+    results.verify(files[0])
+    try:
+        found = Outcome(**json.loads(files[0].read_text(encoding="utf-8")))
+        ours = re.fullmatch(r"\w+", found.notebook) and all(map(_is_finding, found.findings))
+    except (TypeError, KeyError, ValueError, RecursionError):
+        ours = False
+    if not ours:
+        raise ValueError(f"{files[0]} is no record of a run of a notebook")
+    return found
 
 
-def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> None:
-    """Take clock times out of an executed notebook, fold what is not for readers, and say what made the page.
+def _is_finding(row: Mapping[str, Any]) -> bool:
+    numbers, texts = sum((*row["shown"], *row["thresholds"], row["value"])), row["sentence"] + row["number"]
+    return row["verdict"] in VERDICTS and isinstance(numbers, int | float) and isinstance(texts, str)
 
-    At its end the page offers the datasets in the folder `kept`.
+
+def inert(text: str) -> str:
+    """Return a text as one line of HTML, which shows it and never does what it says."""
+    return html.escape(" ".join(text.split()))
+
+
+def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[str]:
+    """Fold what is not for readers in an executed notebook, and say what made the page.
+
+    At its end the page offers the datasets in the folder `kept`. What was damaged in the store, and computed anew, is
+    no matter of the page: it is returned.
     """
-    notebook = read(path)
-    notebook.metadata.pop("papermill", None)
+    notebook, damaged = read(path), []
     for cell in notebook.cells:
-        for clock in ("papermill", "execution"):
-            cell.metadata.pop(clock, None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"].append("hide-input")
+            names = re.findall(r"^(\w+) = ", cell.source, re.MULTILINE)
+            cell.source = "\n".join(f"{name} = {used.get(name, '...')!r}" for name in names)
         if cell.source.startswith(_CHECKED):  # its printed lines are for the tests: readers have the table
             cell.source = cell.source.removeprefix(_CHECKED)
             cell.outputs = [output for output in cell.outputs if output.output_type != "stream"]
             if not cell.outputs:
                 cell.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-cell"]
-    told = html.escape(", ".join(f"{name} = {value}" for name, value in used.items()))
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                damaged += _DAMAGE.findall(output.text)
+                output.text = _DAMAGE.sub("", output.text)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
+    told = inert(", ".join(f"{name} = {value}" for name, value in used.items()))
     made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
     if files := sorted(kept.glob("*.nc")):
         links = ", ".join(f"{{download}}`{file.name} <results/{kept.name}/{file.name}>`" for file in files)
         notebook.cells.append(nbformat.v4.new_markdown_cell(f"Data of this page (netCDF): {links}", id="datasets"))
     nbformat.write(notebook, path)
+    return damaged
 
 
 def findings_of(path: Path) -> Iterator[dict[str, Any]]:

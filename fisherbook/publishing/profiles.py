@@ -53,7 +53,7 @@ def parameters(notebook: Path) -> dict[str, dict[str, Any]]:
 
 def choose(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values for some of a notebook's parameters, names checked and values parsed by declared type."""
-    declared = parameters(notebook)
+    declared = parameters(notebook) if values else {}
     for name in values:
         checks.one_of(f"a parameter of {notebook.stem}", name, declared)
     return {name: _parse(name, declared[name]["type"], value) for name, value in values.items()}
@@ -76,9 +76,12 @@ def located(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse(name: str, kind: str, value: Any) -> Any:
     try:
-        return _KINDS[kind](str(value))
+        parsed = _KINDS[kind](str(value))
     except (KeyError, ValueError):
         raise ValueError(f"{name} must be of type {kind}, not {value!r}") from None
+    if parsed != parsed or re.search("[\0-\x1f\x7f\ud800-\udfff]", str(value)):
+        raise ValueError(f"{name} must be a number or text without control characters, not {value!r}")
+    return parsed
 
 
 def profile_values(book: Path, profile: str) -> Values:
@@ -108,4 +111,7 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return what a YAML file says; nothing if there is none."""
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
+    try:
+        return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None

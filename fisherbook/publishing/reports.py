@@ -6,6 +6,7 @@ How a run differs from the book, two runs laid side by side, a grid of parameter
 import itertools
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -20,16 +21,21 @@ from tqdm import tqdm
 
 from .. import checks
 from . import execute, profiles
-from .outcomes import Outcome, outcome
+from .outcomes import Outcome, inert, outcome
 
 VERIFIED = "verified.json"  # lies beside published datasets: when they were last verified, and how that went
-_CELL = """from fisherbook import figures
-from fisherbook.publishing import reports
+_CELL = """import json
+from pathlib import Path
+
+import pandas as pd
+
+from fisherbook import figures
 
 figures.setup()
-table = reports.table({names!r}, {labels!r})
+table = pd.DataFrame(json.loads(Path("table.json").read_text(encoding="utf-8")))
 figures.show(figures.estimates(table), {caption!r}, table, "estimates")
-table.pivot(index="claim", columns="run", values="found").style.format(escape="html")"""
+shown = table.pivot(index="claim", columns="run", values="found").style.format(escape="html")
+shown.format_index(escape="html", axis="index").format_index(escape="html", axis="columns")"""
 _CAPTION = (
     "Each claim's estimate with its 95 % interval, run by run. Dashed: the threshold that decides. Green: reproduced; "
     "red: not reproduced; grey: inconclusive."
@@ -65,16 +71,13 @@ def compare(first: str, second: str, root: Path | None = None) -> Path:
 
     `first` and `second` are names as `execute.outcome` takes.
     """
-    # The report is executed in a folder of its own, from where a relative path leads nowhere.
-    first, second = (str(path.resolve()) if (path := Path(name)).exists() else name for name in (first, second))
     a, b = (outcome(name, root) for name in (first, second))
     if a.notebook != b.notebook:
         raise ValueError(f"only runs of one notebook can be compared, not {a.notebook} with {b.notebook}")
     labels = [f"A: {a.profile}", f"B: {b.profile}"]
     told = [
-        f"A: `{first}`",
-        f"B: `{second}`",
-        *(f"`{n}`: A {a.parameters.get(n)}, B {v}" for n, v in _changed(b, a).items()),
+        *(f"{side}: {_place(name, root)}" for side, name in (("A", first), ("B", second))),
+        *(f"{n}: A {a.parameters.get(n)}, B {v}" for n, v in _changed(b, a).items()),
     ]
     return _report(f"{a.notebook}: two runs", told, [first, second], labels, root)
 
@@ -95,10 +98,23 @@ def sweep(notebook: str, settings: Sequence[str], profile: str = "quick", root: 
         grid.setdefault(setting.partition("=")[0], []).append(setting)
     if not any(len(values) > 1 for values in grid.values()):
         raise ValueError("a sweep needs a parameter with several values, such as -p replicates=4 -p replicates=8")
+    root = root or profiles.find_root()
     chosen = list(itertools.product(*grid.values()))
-    folders = [str(execute.execute(notebook, c, profile, root)) for c in tqdm(chosen, desc="sweep", leave=False)]
-    labels = [", ".join(c) for c in chosen]
-    return _report(f"{notebook}: a sweep", [f"`{label}`" for label in labels], folders, labels, root)
+    values = [execute.values_of(notebook, c, profile, root) for c in chosen]  # all are looked at before one is run
+    if same := [", ".join(c) for k, c in enumerate(chosen) if values[k] in values[:k]]:
+        raise ValueError(f"a sweep needs values that differ: {same[0]} is there already")
+    if not any("glue_findings(" in cell.source for cell in profiles.read(root / "book" / f"{notebook}.ipynb").cells):
+        raise ValueError(f"{notebook} makes no claims, so there is nothing to lay side by side")
+    folders = []
+    for condition in tqdm(chosen, desc="sweep", leave=False):
+        try:
+            folders.append(str(execute.execute(notebook, condition, profile, root)))
+        except RuntimeError as error:
+            raise RuntimeError(f"{', '.join(condition)}: {error}") from error
+    named = [outcome(folder, root).parameters for folder in folders]  # which tell no path
+    labels = [", ".join(f"{name}={told[name]}" for name in grid if name in told) for told in named]
+    labels = [f"{label} ({k})" if labels.count(label) > 1 else label for k, label in enumerate(labels, 1)]
+    return _report(f"{notebook}: a sweep", labels, folders, labels, root)
 
 
 def verify(names: Sequence[str] = (), root: Path | None = None) -> str:
@@ -149,7 +165,7 @@ def verify(names: Sequence[str] = (), root: Path | None = None) -> str:
     return "\n".join(lines)
 
 
-def table(names: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+def table(names: Sequence[str], labels: Sequence[str], root: Path | None = None) -> pd.DataFrame:
     """Return the findings of several runs, one row per run and claim, for `figures.estimates`.
 
     Parameters
@@ -158,15 +174,20 @@ def table(names: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
         Runs, as `execute.outcome` takes them.
     labels : sequence of str
         What to call them.
+    root : Path, optional
     """
+
+    def drawn(text: str) -> str:
+        return re.sub(r"<(?=[\w/!])", "<\u2060", text)  # a figure's labels stand in a script, which no text may end
+
     rows = [
         {
-            "run": label, "claim": row["sentence"], "estimate": row["shown"][0], "low": row["shown"][1],
+            "run": drawn(label), "claim": drawn(row["sentence"]), "estimate": row["shown"][0], "low": row["shown"][1],
             "high": row["shown"][2], "thresholds": tuple(row["thresholds"]), "verdict": row["verdict"],
             "found": f"{row['verdict']}: {row['number']}",
         }
         for name, label in zip(names, labels, strict=True)
-        for row in outcome(name).findings
+        for row in outcome(name, root).findings
     ]  # fmt: skip
     if not rows:
         raise ValueError("these runs have no claims to compare")
@@ -177,12 +198,20 @@ def _changed(new: Outcome, old: Outcome) -> Mapping[str, Any]:
     return {name: value for name, value in new.parameters.items() if old.parameters.get(name) != value}
 
 
+def _place(name: str, root: Path | None) -> str:
+    """Return a run's name as a page may tell it: a path within the book's folder, else its last part."""
+    path, root = Path(name).absolute(), root or profiles.find_root()
+    if not path.exists():
+        return name
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
 def _report(title: str, told: Sequence[str], names: list[str], labels: list[str], root: Path | None) -> Path:
+    items = "".join(f"<li>{inert(line)}</li>" for line in told)
     cells = [
-        new_markdown_cell("\n".join([f"# {title}", "", *(f"* {line}" for line in told)]), id="title"),
-        new_code_cell(
-            _CELL.format(names=names, labels=labels, caption=_CAPTION), id="report", metadata={"tags": ["hide-input"]}
-        ),
+        new_markdown_cell(f"# {title}\n\n<ul>{items}</ul>", id="title"),
+        new_code_cell(_CELL.format(caption=_CAPTION), id="report", metadata={"tags": ["hide-input"]}),
     ]
     notebook = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-    return execute.report(nbformat.from_dict(notebook), root)
+    rows = json.dumps(table(names, labels, root).to_dict("records"))
+    return execute.report(nbformat.from_dict(notebook), rows, root)

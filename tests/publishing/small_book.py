@@ -11,7 +11,7 @@ PARAMETERS = """replicates: int = 4  # networks
 kappa: float = 0.5  # concentration
 source: str = "orl"  # faces
 fast: bool = False  # do less"""
-FINDING = """from fisherbook.findings import Claim, Estimate, glue_findings, judge, table
+FINDING = """from fisherbook.statistics.findings import Claim, Estimate, glue_findings, judge, table
 
 claim = Claim("Replicates are many", "above", 3.0)
 verdicts = judge({claim: Estimate(replicates, 0.1, 10, replicates)})

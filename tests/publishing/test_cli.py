@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def test_a_failing_notebook_is_exit_code_1(root, capsys):
     write_notebook(root / "book" / "first.ipynb", PARAMETERS, "raise ValueError('no faces')")
     assert cli.main(["run", "first"]) == 1
     assert "first.ipynb failed in cell [2]" in capsys.readouterr().err
+
+
+def test_a_value_that_the_notebook_refuses_is_bad_input_where_it_is_the_readers(root, capsys):
+    check = "if kappa < 0:\n    raise ValueError(f'kappa must be positive, not {kappa}')"
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, check)
+    assert cli.main(["run", "first", "-p", "kappa=-1"]) == 2
+    assert capsys.readouterr().err == "fisherbook: kappa must be positive, not -1.0 (first with kappa=-1)\n"
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"fisherbook {version('fisherbook')}\n"
 
 
 def test_a_command_that_does_not_exist_is_exit_code_2(root, capsys):

@@ -1,9 +1,16 @@
+import html
+import itertools
 import json
 import re
 import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_book import FINDING, PARAMETERS, small_book, write_notebook
 
 from fisherbook import results
@@ -106,11 +113,12 @@ def test_published_results_are_kept_shown_again_without_computing_and_computed_a
     assert json.loads(dataset.attrs["parameters"])["replicates"] == 5
     assert dataset.attrs["weights"] == "own"
     made_by = dataset.attrs["source_modules"].split()
-    assert "training" in made_by and "figures" not in made_by
+    assert "network.training" in made_by and "figures" not in made_by
     assert "{download}`squares.nc <results/first/squares.nc>`" in (copy / "first.ipynb").read_text()
     assert (copy / "results" / "first" / "squares.nc").is_file()
     shutil.rmtree(root / "_build")
     results.save((dataset + 1).assign_attrs(dataset.attrs), kept)
+    results.seal(kept.parent)
     build(1, "35\n")  # on another machine, with other results
     build(2, fresh=True)
     build(2, fresh=True)  # which ended: nothing is left to do
@@ -118,6 +126,115 @@ def test_published_results_are_kept_shown_again_without_computing_and_computed_a
     build(3, "14\n")
     execute.build("quick", root)
     assert marker.read_text() == "xxxx"
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_damaged_dataset_of_the_book_is_named_and_computed_anew(root, no_site, capsys):
+    marker, kept = root / "marker", root / "data" / "results" / "first" / "squares.nc"
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, KEEP.format(marker=str(marker)))
+    execute.build("published", root)
+    made = kept.read_bytes()
+    for damaged in (kept, root / "_build" / "executed" / "published" / "results" / "first" / "squares.nc"):
+        flip(damaged)
+        capsys.readouterr()
+        execute.build("published", root)
+        said = f"fisherbook: first: {damaged} is damaged: it does not agree with its checksum in SHA256SUMS; it is comp"
+        assert said in capsys.readouterr().err
+        results.verify(damaged)
+    assert marker.read_text() == "xx"  # the second time, the published one was whole
+    assert results.load(kept).square.sum() == 30 and len(kept.read_bytes()) == len(made)
+
+
+STORED = """from pathlib import Path
+
+from fisherbook.store import default_store
+
+stored = default_store().fill(
+    "text", ["a"], lambda missing: [("a", "A")], lambda value, path: path.write_text(value), Path.read_text, ".txt"
+)
+print(stored)"""
+
+
+def test_a_damaged_piece_of_the_store_is_named_and_computed_anew_and_does_not_fail_the_build(
+    root, store_folder, capsys
+):
+    path = root / "book" / "first.ipynb"
+    for change in ("", "\n# again"):
+        write_notebook(path, PARAMETERS, STORED + change)
+        page = execute.build(root=root)
+        piece = store_folder / "text" / "a.txt"
+        assert piece.read_text() == "A"
+        piece.write_text("B")
+    said = capsys.readouterr().err
+    assert f"fisherbook: first: {piece} does not agree with its sidecar and counts as absent" in said
+    assert "sidecar" not in (page.parent / "first.html").read_text()
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A published folder and what is to take its place."""
+    for name in ("published", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    return tmp_path / "published", tmp_path / "kept"
+
+
+@pytest.mark.parametrize("at", ["copytree", "rename", "clear"])
+def test_published_results_are_replaced_whole_or_not_at_all_wherever_a_kill_comes(published, monkeypatch, at):
+    folder, kept = published
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments, **options):
+        raise Killed
+
+    module = {"copytree": execute.shutil, "rename": execute.Path, "clear": execute.store}[at]
+    do = getattr(module, at)
+    for turn in range(3):
+        calls = itertools.count()
+        with monkeypatch.context() as patched:
+            patched.setattr(module, at, lambda *a, n=calls, t=turn, **o: killed() if next(n) == t else do(*a, **o))
+            try:
+                execute._replace(folder, kept)
+            except Killed:
+                execute._restore(folder)
+        assert (folder / "file").read_text() in ("published", "kept")
+        (folder / "file").write_text("published")
+    execute._replace(folder, kept)
+    assert (folder / "file").read_text() == "kept"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["kept", "published"]
+
+
+def test_the_same_run_started_twice_waits_for_the_first_and_says_so(root, no_site, capsys):
+    folder = execute.execute("first", root=root)
+    with ThreadPoolExecutor(1) as other, execute._alone(folder):
+        second = other.submit(execute.execute, "first", root=root)
+        said = ""
+        while "waiting for another run" not in said and not second.done():
+            said += capsys.readouterr().err
+        assert f"fisherbook: waiting for another run that writes {folder}\n" in said
+        assert not second.done()
+        time.sleep(0.2)
+        assert not second.done()
+        (folder / "book").rename(folder / "away")  # nobody works in it meanwhile
+    assert second.result() == folder
+
+
+def test_notebooks_run_with_this_python_whatever_jupyter_calls_python3(root, tmp_path, monkeypatch):
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    spec = {"argv": ["false", "{connection_file}"], "display_name": "other", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    write_notebook(root / "book" / "first.ipynb", PARAMETERS, "import sys\n\nprint(sys.executable)")
+    assert text_of(execute.execute("first", root=root) / "first.ipynb") == f"{sys.executable}\n"
 
 
 def test_single_notebooks_leave_published_results_without_a_site(root):
@@ -216,6 +333,10 @@ def test_a_rerun_has_a_page_and_a_folder_of_its_own(root):
         ("first", ["replicates=3.5"], "replicates must be of type int, not '3.5'"),
         ("first", ["kappa=much"], "kappa must be of type float, not 'much'"),
         ("first", ["fast=1"], "fast must be of type bool, not '1'"),
+        ("first", ["kappa=nan"], "kappa must be a number or text without control characters, not 'nan'"),
+        ("first", ["source=a\n# b"], "source must be a number or text without control characters"),
+        ("first", ["source=\udce9"], "source must be a number or text without control characters"),
+        ("first", ["kappa=1", "kappa=2"], "kappa is given twice, as '1' and '2'; `sweep` takes several values"),
     ],
 )
 def test_what_cannot_be_rerun_is_told_in_a_sentence(root, notebook, settings, sentence):
@@ -285,7 +406,7 @@ def test_the_list_of_findings_survives_markup_in_claims_and_statistics_without_i
 
 def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_path):
     write_notebook(root / "book" / "first.ipynb", f'{PARAMETERS}\nroot: str = ""  # folder', FINDING)
-    settings = [f"source={tmp_path}/faces.zip", f"root={tmp_path}"]
+    settings = [f"source={tmp_path}/faces.zip", f"root={tmp_path}", "kappa=0.25"]
     folder = execute.execute("first", settings, root=root)
     assert outcomes.outcome(str(folder), root).parameters["source"] == "faces.zip"
     for file in folder.rglob("*"):
@@ -293,3 +414,14 @@ def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_p
             assert str(tmp_path) not in file.read_text()
     made = next(c for c in nbformat.read(folder / "first.ipynb", 4).cells if c.id == "made-with")
     assert "source = faces.zip" in made.source and str(tmp_path) not in made.source
+    assert str(tmp_path) not in (folder / "first.ipynb").read_text().replace("/" + str(folder), "")
+    injected = nbformat.read(folder / "first.ipynb", 4).cells[3].source
+    assert injected == "source = 'faces.zip'\nroot = '...'\nkappa = 0.25"
+
+
+@settings(max_examples=40)
+@given(st.text())
+def test_a_parameter_is_shown_on_a_line_of_its_own_and_never_does_anything(text):
+    shown = outcomes.inert(text)
+    assert not set("<>\"'\n\r\x0b\x0c\x1c\x85\u2028") & set(shown)
+    assert html.unescape(shown) == " ".join(text.split())

@@ -53,7 +53,7 @@ def test_two_runs_are_laid_side_by_side(root, runs, monkeypatch):
 
 def test_a_sweep_reports_every_combination(root, monkeypatch):
     sources = []
-    monkeypatch.setattr(execute, "report", lambda notebook, root: sources.append(nbformat.writes(notebook)))
+    monkeypatch.setattr(execute, "report", lambda notebook, table, root: sources.append(nbformat.writes(notebook)))
     settings = ["replicates=4", "replicates=5", "kappa=0.1", "kappa=0.2"]
     reports.sweep("first", settings, root=root)
     for n in (4, 5):
@@ -78,6 +78,64 @@ def test_a_table_of_runs_has_a_row_for_each_claim(root, runs):
 def test_what_cannot_be_reported_is_told_in_a_sentence(root, call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(root)
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> {x} {{y}} `z` ```{include} table.json\n```"
+
+
+def test_what_a_foreign_record_says_is_shown_and_never_runs(root, tmp_path):
+    row = {"sentence": HOSTILE, "number": HOSTILE, "shown": [1.0, 0.5, 1.5], "thresholds": [0.7], "value": 1.0}
+    record = {"notebook": "first", "parameters": {HOSTILE: HOSTILE}, "findings": [row | {"verdict": "inconclusive"}]}
+    for n in "ab":
+        folder = tmp_path / n / "results" / "first"
+        folder.mkdir(parents=True)
+        (folder / "outcome.json").write_text(json.dumps(record | {"profile": n + HOSTILE}))
+        record["parameters"] = {}
+    page = reports.compare(str(tmp_path / "b"), str(tmp_path / "a"), root)
+    shown = page.read_text()
+    assert "alert(1)" in shown
+    assert "<script>alert" not in shown and "<img src=x" not in shown
+    assert '"sentence"' not in shown  # nothing was included
+    assert str(tmp_path) not in shown.replace(str(root), "")
+    for source in page.parent.glob("_sources/*"):
+        assert str(tmp_path) not in source.read_text() and str(root) not in source.read_text()
+
+
+@pytest.mark.parametrize("change", [{"notebook": "# x"}, {"findings": [{}]}, {"findings": 3}, {"more": 1}, "[", "[["])
+def test_a_foreign_record_that_is_none_is_named(tmp_path, root, change):
+    folder = tmp_path / "results" / "first"
+    folder.mkdir(parents=True)
+    record = {"notebook": "first", "profile": "quick", "parameters": {}, "findings": []}
+    text = change * 50_000 if isinstance(change, str) else json.dumps(record | change)
+    (folder / "outcome.json").write_text(text)
+    with pytest.raises(ValueError, match=r"outcome\.json is no record of a run of a notebook"):
+        reports.compare(str(tmp_path), str(tmp_path), root)
+
+
+def test_a_sweep_looks_at_all_values_before_it_runs_one_and_names_the_condition_that_fails(root, monkeypatch):
+    for settings, sentence in (
+        (["replicates=4", "replicates=few"], "replicates must be of type int, not 'few'"),
+        (["kappa=1", "kappa=1.0"], "a sweep needs values that differ: kappa=1.0 is there already"),
+        (["kappa=1", "kappa=nan"], "kappa must be a number or text without control characters, not 'nan'"),
+        (["kappa=1", "kappa=2", "kapa=3"], "did you mean 'kappa'"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(execute, "execute", None)
+            with pytest.raises(ValueError, match=sentence):
+                reports.sweep("first", settings, root=root)
+
+    def fail(notebook, settings, *others):
+        raise RuntimeError("its kernel died")
+
+    monkeypatch.setattr(execute, "execute", fail)
+    with pytest.raises(RuntimeError, match="kappa=1, fast=true: its kernel died"):
+        reports.sweep("first", ["kappa=1", "kappa=2", "fast=true"], root=root)
+    write_notebook(root / "book" / "silent.ipynb", PARAMETERS, "print(1)")
+    toc = root / "book" / "_toc.yml"
+    toc.write_text(toc.read_text() + "- file: silent\n")
+    with pytest.raises(ValueError, match="silent makes no claims"):
+        reports.sweep("silent", ["kappa=1", "kappa=2"], root=root)
+    toc.write_text(toc.read_text().replace("- file: silent\n", ""))
 
 
 def test_published_results_are_verified_within_their_errors(root, no_site):
