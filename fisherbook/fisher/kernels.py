@@ -10,16 +10,28 @@ Faces of one person are not independent draws. `groups` (one label per face) say
 says that all are independent.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .covariance import Inverse, People, centred, cholesky, components, dot, enough, inverse_bias, people, whiten
+from .covariance import (
+    Inverse,
+    People,
+    centred,
+    cholesky,
+    components,
+    deviations,
+    dot,
+    enough,
+    inverse_bias,
+    people,
+    whiten,
+)  # fmt: skip
 
 
 class Estimate(NamedTuple):
@@ -52,7 +64,9 @@ class Estimate(NamedTuple):
     extra: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def tangent(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None) -> Estimate:
+def tangent(
+    responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None, correlations: str = "used"
+) -> Estimate:
     r"""Linear Fisher information from responses and their derivatives with respect to the angle.
 
     .. math:: \hat I = k\,[\bar d^T S^{-1} \bar d - tr(S^{-1} V)]
@@ -63,6 +77,8 @@ def tangent(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None
         r_j and d_j = dr_j / dtheta (per rad) of the same faces in one pass.
     groups : array_like, shape (face,), optional
         The person of each face.
+    correlations : {"used", "shuffled", "ignored"}
+        Between units, in the noise; see `combined`.
 
     Notes
     -----
@@ -80,51 +96,162 @@ def tangent(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None
     Kanitscheider, Coen-Cagli, Kohn and Pouget (2015), PLoS Comput Biol 11(6): e1004218, for independent
     normal trials and two stimuli.
     """
-    who = people(groups, responses)
-    return _tangent(_whitened(responses, tangents, who, sums=True), who)
+    who, x, mean, e, slope = _of_faces(responses, tangents, groups)
+    noise = Rows(e * (who.scale / len(who.codes)), who.codes)
+    return combined([Rows(x, who.codes)], mean, slope, [noise], who, correlations)
+
+
+class Rows(NamedTuple):
+    """Vectors (..., row, unit) of mean 0, and the person (row,) whom each belongs to."""
+
+    values: Tensor
+    owner: Tensor
+
+
+def combined(
+    sets: Sequence[Rows],
+    mean: Tensor,
+    slope: Tensor,
+    noise: Sequence[Rows],
+    who: People,
+    correlations: str = "used",
+    inside: int = 0,
+) -> Estimate:
+    r"""Estimate the information from a slope, the rows that its covariance is made of, and the noise of the slope.
+
+    Parameters
+    ----------
+    sets : sequence of Rows
+        Each set less a mean of its own; together they make the covariance S.
+    mean, slope : Tensor, shape (..., unit)
+        Of the responses, and their derivative.
+    noise : sequence of Rows
+        What each row adds to the error of the slope, blown up for what the mean took off: summed by person, the
+        squares add up to V.
+    who : People
+        All people of both.
+    correlations : {"used", "shuffled", "ignored"}
+        Between units. Used: the information itself. Shuffled: what would be there if the trials of each unit were
+        shuffled, sum of mu'^2 / sigma^2, each unit corrected on its own. Ignored: what a decoder gets that takes the
+        noise for uncorrelated, A^2 / B with A the shuffled information and B = mu' D^-1 Sigma D^-1 mu', D the
+        variances.
+    inside : int
+        How many of the first sets are also the rows of the first `noise`.
+
+    Notes
+    -----
+    Shuffled: the units' estimates add up, and so do their influences, in which the correlations between units enter
+    the error. Ignored: the elements of B are s_ij / (s_ii s_jj), whose relative bias for normal responses is
+    2 rho_ij^2 / n, and V adds tr(D^-1 Sigma D^-1 V); for the ratio, with a and b the relative errors of A and B, the
+    expectation is 1 + Var(a - b) times the true one and the relative error 2 a - b.
+
+    References
+    ----------
+    Averbeck and Lee (2006), J Neurophysiol 95: 3633-3644, for both. Kanitscheider et al. (2015), as above, for the
+    correction of the shuffled one for two stimuli, which this equals for normal responses.
+    """
+    whitened = _whiten(sets, mean, slope, noise, who, correlations != "used", inside)
+    found = _linear(whitened, 2 * dot(whitened.z, whitened.u), who)
+    return _blind(whitened, found, who) if correlations == "ignored" else found
 
 
 class _Whitened(NamedTuple):
-    responses: Tensor  # rows L^-1 x of the centred responses, S = L L^T
-    slopes: Tensor  # likewise of the derivatives, or of their sums by person
-    u: Tensor  # L^-1 of the mean derivative
+    sets: list[Rows]  # rows L^-1 x of the centred responses, S = L L^T
+    u: Tensor  # L^-1 of the slope
+    plugin: Tensor  # its square
+    noise: list[Rows]  # of that of the slope
+    z: Tensor  # its sums by person
     inverse: Inverse
 
 
-def _whitened(responses: Tensor, tangents: Tensor, who: People, sums: bool) -> _Whitened:
+def _of_faces(responses: Tensor, tangents: Tensor, groups: ArrayLike | None) -> tuple:
     _same_shape("tangents", tangents, responses)
-    x, mean = centred(responses)
-    e, slope = centred(tangents)
-    factor = cholesky(x, mean, x.shape[-2] - 1)
-    x, u = whiten(factor, x), whiten(factor, slope.unsqueeze(-2)).squeeze(-2)
-    inverse = inverse_bias(components(x, who), u, who)
-    enough(inverse.nu, x.shape[-1])
-    return _Whitened(x, whiten(factor, who.sums(e) if sums else e), u, inverse)
+    return people(groups, responses), *centred(responses), *centred(tangents)
 
 
-def _tangent(white: _Whitened, who: People) -> Estimate:
-    noise = white.slopes
-    return _linear(white.u, noise, 2 * dot(noise, white.u), white.inverse, white.inverse.k, who)
+def _whiten(
+    sets: Sequence[Rows],
+    mean: Tensor,
+    slope: Tensor,
+    noise: Sequence[Rows],
+    who: People,
+    apart: bool = False,
+    inside: int = 0,
+) -> _Whitened:
+    rows = torch.cat([one.values for one in sets], -2)
+    freedom, units = rows.shape[-2] - len(sets), rows.shape[-1]
+    if apart:
+        scale = deviations(rows, mean, freedom).unsqueeze(-2)
+    else:
+        factor = cholesky(rows, mean, freedom)
+
+    def white(values: Tensor) -> Tensor:
+        return values / scale if apart else whiten(factor, values)
+
+    sets = [Rows(white(one.values), one.owner) for one in sets]
+    u, noise = white(slope.unsqueeze(-2)).squeeze(-2), [Rows(white(one.values), one.owner) for one in noise]
+    everyone = People.of(torch.cat([one.owner for one in sets]), len(who.counts))
+    parts, kinds = [], 1
+    for one in sets:
+        label, code = one.owner.unique(return_inverse=True)
+        split = components(one.values, People.of(code), len(code) / rows.shape[-2])
+        parts, kinds = parts + [part._replace(owner=label[part.owner]) for part in split], len(split)
+    if apart:  # every unit is a population of its own
+        parts = [part._replace(rows=part.rows.mT.unsqueeze(-1)) for part in parts]
+    inverse = inverse_bias(parts, u.unsqueeze(-1) if apart else u, everyone)
+    enough(inverse.nu, 1 if apart else units)
+    kept = inverse.kept[..., : kinds * inside : kinds].mean(-1) if inside else torch.ones_like(inverse.k)
+    if not apart:
+        kept = kept.unsqueeze(-1)
+    scales = [kept.rsqrt().unsqueeze(-2)] * bool(inside) + [1.0] * len(noise)
+    z = sum(who.sums(one.values * scale, one.owner) for one, scale in zip(noise, scales, strict=False))
+    plugin = (u * u).sum(-1)
+    if apart:
+        root = inverse.k.sqrt()
+        u, z = u * root, z * root.unsqueeze(-2)
+        rows = torch.cat([one.values for one in sets], -2)
+        alike = (rows.mT @ rows / freedom).square()  # two units' estimates vary together as their squared correlation
+        share = u**2 / (u**2).sum(-1, keepdim=True)
+        spread = inverse.spread.mean(-1) / dot(alike * share.unsqueeze(-1), share).sum(-1)
+        one, nu = torch.ones_like(spread), inverse.nu.amin(-1)
+        inverse = Inverse(one, nu, spread, inverse.kept, inverse.influence.sum(-2))
+    return _Whitened(sets, u, plugin, noise, z, inverse)
 
 
-def _linear(
-    u: Tensor, z: Tensor, psi: Tensor, inverse: Inverse, c: Tensor, who: People, extra: Tensor | float = 0.0
-) -> Estimate:
-    # The common end: u = L^-1 d, z = L^-1 (sums of the noise of d), psi what each person adds to that by S.
-    # First-order variances, taken at the estimate, contain the second-order one twice; `extra` adds to the
-    # latter.
-    k, number, plugin = inverse.k, len(who.counts), (u * u).sum(-1)
-    scale = math.sqrt(number / (number - 1))
-    z = z * (scale / len(who.codes))
+def _linear(white: _Whitened, psi: Tensor, who: People, extra: Tensor | float = 0.0) -> Estimate:
+    # The common end; psi is what each person adds to the quadratic form by the slope. First-order variances, taken at
+    # the estimate, contain the second-order one twice; `extra` adds to the latter.
+    u, z, inverse = white.u, white.z, white.inverse
+    k = inverse.k
     gram = z @ z.mT if z.shape[-2] < z.shape[-1] else z.mT @ z
-    information = k * plugin - c * (z * z).sum((-2, -1))
+    information = k * ((u * u).sum(-1) - (z * z).sum((-2, -1)))
     second = 2 * k**2 * (gram * gram).sum((-2, -1))
-    effect = scale * (k.unsqueeze(-1) * psi / len(who.codes) + inverse.influence)
+    effect = k.unsqueeze(-1) * psi + who.scale * inverse.influence
     by_people = (effect**2).sum(-1) - second - extra
     normal = 4 * k**2 * (dot(z, u) ** 2).sum(-1) - second
     normal = normal.maximum(second) + 2 * information**2 / inverse.spread.clamp(min=1e-3) + extra
     error = by_people.maximum(normal).sqrt()
-    return Estimate(information, error, torch.full_like(plugin, number - 1), plugin, inverse.nu, effect)
+    freedom = torch.full_like(k, len(torch.cat([one.owner for one in white.sets]).unique()) - 1)
+    return Estimate(information, error, freedom, white.plugin, inverse.nu, effect)
+
+
+def _blind(white: _Whitened, found: Estimate, who: People) -> Estimate:
+    # From the information without correlations to that of a decoder that does not know of them.
+    rows, owner = (torch.cat(parts, axis) for parts, axis in zip(zip(*white.sets, strict=True), (-2, 0), strict=True))
+    u, z, n = white.u, white.z, rows.shape[-2] - len(white.sets)
+    r = rows.mT @ rows / n
+    mended = r * (1 + 2 * (1 - r**2) / n)
+    noise = (z @ mended * z).sum((-2, -1))
+    toward = dot(mended, u)
+    b = (u * toward).sum(-1) - noise
+    own = dot(rows, u) ** 2 - 2 * dot(rows**2, u * toward) + (u * (2 * toward - dot(r, u))).sum(-1).unsqueeze(-1)
+    on_b = 2 * dot(z, toward) + who.scale * who.sums(own.unsqueeze(-1) / n, owner).squeeze(-1)
+    a, ratio = found.information, (found.information / b).unsqueeze(-1)
+    effect = ratio * (2 * found.influence - ratio * on_b)
+    apart = (found.influence / a.unsqueeze(-1) - on_b / b.unsqueeze(-1)).square().sum(-1)
+    error = ((effect**2).sum(-1) + 2 * found.standard_error**4 / b**2).sqrt()
+    information, plugin = a * a.abs() / b / (1 + apart), found.plugin**2 / b
+    return found._replace(information=information, standard_error=error, plugin=plugin, influence=effect)
 
 
 def plugin_information(responses: Tensor, tangents: Tensor) -> Tensor:
@@ -167,9 +294,9 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
     Kay (1993), Fundamentals of Statistical Signal Processing: Estimation Theory, section 3.9, for the
     information (the Slepian-Bangs formula). The corrections are derived above.
     """
-    who = people(groups, responses)
-    white = _whitened(responses, tangents, who, sums=False)
-    x, e, nu = white.responses, white.slopes, white.inverse.nu
+    who, x, mean, d, slope = _of_faces(responses, tangents, groups)
+    white = _whiten([Rows(x, who.codes)], mean, slope, [Rows(d, who.codes)], who)
+    x, e, nu = white.sets[0].values, white.noise[0].values, white.inverse.nu
     n, units = x.shape[-2] - 1, x.shape[-1]
     b = e.mT @ x / n
     residual = e - x @ b.mT
@@ -183,8 +310,9 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
     second = 2 * ((units + 2) * (r * r).sum((-2, -1)) + t**2) / (n * nu)
     turn = x @ (b + b.mT)
     psi = 2 * dot(e, white.u) + ((2 * e - turn) * turn).sum(-1)
-    psi = who.sums(psi.unsqueeze(-1)).squeeze(-1)
-    linear = _linear(white.u, who.sums(e), psi, white.inverse, white.inverse.k, who, second)
+    scale = who.scale / len(who.codes)
+    psi = who.sums(psi.unsqueeze(-1)).squeeze(-1) * scale
+    linear = _linear(white._replace(z=white.z * scale), psi, who, second)
     return linear._replace(
         information=linear.information + bending,
         plugin=linear.plugin + ((b + b.mT) ** 2).sum((-2, -1)) / 2,
@@ -204,51 +332,66 @@ def _regression_noise(x: Tensor, residual: Tensor, who: People) -> tuple[Tensor,
     )
 
 
-def direct(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: str = "paired") -> Estimate:
+def direct(
+    pair: Tensor | Sequence[Tensor],
+    delta: float,
+    groups: ArrayLike | None = None,
+    design: str = "paired",
+    correlations: str = "used",
+) -> Estimate:
     r"""Linear Fisher information from responses to two stimuli, at theta - delta / 2 and theta + delta / 2.
 
     .. math:: \hat I = [k\,\Delta\mu^T S^{-1} \Delta\mu - c\, tr(S^{-1} V)] / \delta^2
 
     Parameters
     ----------
-    pair : Tensor, shape (..., side, face, unit)
-        Responses; side 0 is theta - delta / 2.
+    pair : Tensor, shape (..., side, face, unit), or two Tensors, shape (..., face, unit)
+        Responses; side 0 is theta - delta / 2. Two tensors may differ in length where the sides are independent.
     delta : float
         The step in rad.
     groups : array_like, shape (face,), optional
+        Where two tensors came, of the faces of both in turn.
     design : {"paired", "independent"}
         Whether face j is the same on both sides. Pairing makes the spread of the estimate several times
         smaller.
+    correlations : {"used", "shuffled", "ignored"}
+        Between units, in the noise; see `combined`.
 
     Notes
     -----
-    S averages the covariances of the two sides, V is that of the mean difference. For pairs the components of
-    S are half sums and half differences of the sides. V is made of the differences, which are in S too: c = k
-    / q, q being the share of their leave-one-out trace that the plain trace retains. If the sides are
-    correlated by rho and normal, that is nu = 2 n / (1 + rho^2), k = (nu - N - 1) / nu and c = 1 - (N + 1)
-    rho (1 + rho) / (2 n) to first order. For independent trials it is the published correction, which is far
-    off for paired faces.
+    S averages the covariances of the two sides, weighed by their degrees of freedom, V is that of the mean
+    difference. For pairs the components of S are half sums and half differences of the sides. V is made of the
+    differences, which are in S too: c = k / q, q being the share of their leave-one-out trace that the plain
+    trace retains. If the sides are correlated by rho and normal, that is nu = 2 n / (1 + rho^2), k = (nu - N -
+    1) / nu and c = 1 - (N + 1) rho (1 + rho) / (2 n) to first order. For independent trials it is the published
+    correction, which is far off for paired faces.
 
     References
     ----------
     Kanitscheider, Coen-Cagli, Kohn and Pouget (2015), PLoS Comput Biol 11(6): e1004218.
     """
-    if pair.ndim < 3 or pair.shape[-3] != 2:
-        raise ValueError(f"pair must have the dimensions (..., side=2, face, unit), not shape {tuple(pair.shape)}")
-    sides, mean = centred(pair)
-    who = people(groups, sides)
-    factor = cholesky(sides.flatten(-3, -2), mean.mean(-2), 2 * (sides.shape[-2] - 1))
-    minus, plus = whiten(factor.unsqueeze(-3), sides).unbind(-3)
-    u = whiten(factor, (mean[..., 1:, :] - mean[..., :1, :])).squeeze(-2)
+    if isinstance(pair, Tensor):
+        if pair.ndim < 3 or pair.shape[-3] != 2:
+            raise ValueError(f"pair must have the dimensions (..., side=2, face, unit), not shape {tuple(pair.shape)}")
+        groups = groups if groups is None or design == "paired" else np.tile(np.asarray(groups), 2)
+        pair = pair.unbind(-3)
+    (minus, below), (plus, above) = map(centred, pair)
     paired = design == "paired"
-    half = math.sqrt(0.5)
-    rows = ((plus - minus) * half, (plus + minus) * half) if paired else (plus, minus)
-    parts = [part for side in rows for part in components(side, who, 0.5)]
-    inverse = inverse_bias(parts, u, who)
-    enough(inverse.nu, u.shape[-1])
-    kept = inverse.kept[..., 0] if paired else inverse.kept[..., :: len(parts) // 2].mean(-1)
-    z = torch.cat([minus, plus], -2) if not paired and groups is None else who.sums(plus - minus)
-    found = _linear(u, z, 2 * dot(who.sums(plus - minus), u), inverse, inverse.k / kept, who)
+    both = torch.cat([minus, plus], -2)
+    who = people(groups, plus if paired else both)
+    if paired:
+        half = 0.5**0.5
+        sets = [Rows((plus - minus) * half, who.codes), Rows((plus + minus) * half, who.codes)]
+        noise = Rows((plus - minus) * (who.scale / len(who.codes)), who.codes)
+    else:
+        sizes = [minus.shape[-2], plus.shape[-2]]
+        sets = [Rows(*rows) for rows in zip((minus, plus), who.codes.split(sizes), strict=True)]
+        scaled = [
+            rows * (sign * ((n / (n - 1)) ** 0.5 if who.alone else who.scale) / n)
+            for rows, sign, n in zip((minus, plus), (-1, 1), sizes, strict=True)
+        ]
+        noise = Rows(torch.cat(scaled, -2), who.codes)
+    found = combined(sets, (below + above) / 2, above - below, [noise], who, correlations, 1 if paired else 2)
     return rescaled(found, delta**-2)
 
 
