@@ -273,7 +273,8 @@ def _array(argument: str, value: Any, kind: str, dims: Mapping[str, str]) -> _Ar
         names = next((n for n in ((*lead, *full), (*lead, *flat)) if set(n) == set(value.dims)), None)
         if names is None:
             raise ValueError(
-                f"{argument} must have the dimensions {full}, not {value.dims}; or of trials {flat}; dims= says which is which"
+                f"{argument} must have the dimensions {full}, not {value.dims}; or of trials {flat}; `dims` says which "
+                "is which"
             )
         value = value.transpose(*names)
         labels = {dim: value.indexes[dim].to_numpy() for dim in names if dim in value.indexes}
@@ -360,7 +361,7 @@ def _angles(
     if labels is not None and along in main.labels and value.dims[0] == along and value.name != along:
         angles = angles[_order("angles", labels.to_numpy(), name, main.labels[along], along)]
     own = _labelled(given[name], (), dims)
-    own = own.coords.get("angle") if isinstance(own, xr.DataArray) else None
+    own = own["angle"] if isinstance(own, xr.DataArray) and "angle" in own.coords else None
     if own is not None and own.ndim == 1 and not np.allclose(as_angles(own, period, unit), angles, rtol=0, atol=1e-6):
         raise ValueError(f"angles differ from the coordinate angle of {name}: leave out one of them")
     return angles
