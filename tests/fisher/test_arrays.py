@@ -50,7 +50,7 @@ def test_trials_with_an_angle_each_give_the_curve(shown):
     found = estimate(responses, angles=angles, estimator="smoothed", influence=True)
     assert found.sizes["angle"] == (ANGLES if shown == "repeated" else 36)
     assert found.fisher_information.mean() == pytest.approx(13.5, rel=0.15)
-    assert (found.standard_error < 8).all()
+    assert found.standard_error.mean() < 6
     assert found.sizes["person"] == len(angles)
     alone = estimate(responses, angles=angles, estimator="smoothed", at=[0.5, 1.0])
     assert alone.angle.values.tolist() == [0.5, 1.0]
@@ -71,7 +71,7 @@ def test_the_order_of_trials_changes_nothing(name):
 
 def test_a_list_of_trials_of_unequal_lengths_is_these_trials():
     responses, angles = recording()
-    sizes = 20 + 3 * np.arange(ANGLES)
+    sizes = 18 + 3 * np.arange(ANGLES)
     lists = [responses[np.isclose(angles, a)][:n] for a, n in zip(grid(ANGLES), sizes, strict=True)]
     flat, at = np.concatenate(lists), np.repeat(grid(ANGLES), sizes)
     for name, extra in {"smoothed": {}, "direct": {"delta": np.pi / 4}}.items():
@@ -147,10 +147,10 @@ def test_coarse_grids_give_the_slope_of_fine_ones(count, period):
 
 
 def test_steps_of_half_a_turn_are_refused():
-    angles = np.array([-1.0, 0.0, 1.0, -1.0 + np.pi, -1.0 + np.pi])[:4]
-    estimates = angles[[0, 1, 2]][:, None] * np.pi + np.zeros(40)
     with pytest.raises(ValueError, match=r"3\.14 rad apart, half a period or more"):
-        estimate(estimates=estimates, angles=np.array([-1.0, 0.0, 1.0]) * np.pi * 0.999999999999, estimator="decoded")
+        central_difference(torch.zeros(1, 3, 40), np.array([0, np.pi, 2 * np.pi]))
+    with pytest.raises(ValueError, match=r"not 2 with a gap of 3\.1 rad"):
+        estimate(estimates=np.zeros((3, 40)), angles=[-np.pi, 0, np.pi], estimator="decoded")
 
 
 @pytest.mark.parametrize("name", ["smoothed", "direct", "decoded"])
@@ -259,7 +259,7 @@ def test_any_permutation_of_labels_gives_the_same_numbers(seed):
 def test_labels_that_do_not_match_are_named():
     responses, slopes = (xr.DataArray(v, {"face": np.arange(FACES)}, ("angle", "face", "unit")) for v in faces())
     with pytest.raises(
-        ValueError, match="tangents and responses have different labels along face: .*0.* is in one only"
+        ValueError, match=r"tangents and responses have different labels along face: .*\b0\b.* is in one only"
     ):
         estimate(responses, tangents=slopes.assign_coords(face=1 + np.arange(FACES)), angles=ANGLES)
     people = xr.DataArray(np.arange(FACES), {"face": np.arange(FACES) * 2}, ("face",))
@@ -321,7 +321,7 @@ def test_units_that_hardly_ever_speak_are_dropped_if_asked_and_named_if_not():
     found = estimate(more, angles=angles, estimator="smoothed", units="drop")
     assert found.n_units == UNITS
     assert found.fisher_information.values == pytest.approx(information(responses, angles=angles, estimator="smoothed"))
-    with pytest.raises(ValueError, match="1 of 4 units are constant .* units='drop'"):
+    with pytest.raises(ValueError, match=r"1 of 4 units are constant .* units='drop'"):
         estimate(more[:, :4], angles=angles, estimator="smoothed")
     whole, slopes = faces()
     whole[:, :, 0] = 0
@@ -401,8 +401,8 @@ TRIALS, SHOWN = recording()
             r"no two of the 8 angles given are delta = 0\.1 apart",
         ),
         ({"activity": [RESPONSES[0], RESPONSES[1][:, :2]], "angles": 2}, "one .face, unit. array for each angle"),
-        ({"activity": xr.Dataset({"rate": 1}), "angles": 2}, "responses must be an array, not a dataset: choose one of rate"),
-        ({"angles": np.linspace(0, 2, ANGLES), "estimator": "smoothed", "tangents": None}, "`period` says that a stimulus"),
+        ({"activity": xr.Dataset({"rate": 1}), "angles": 2}, "must be an array, not a dataset: choose one of rate"),
+        ({"angles": np.linspace(0, 2, 8), "estimator": "smoothed", "tangents": None}, "`period` says that a stimulus"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_in_a_sentence(given, message):
