@@ -101,14 +101,13 @@ def smoothed_trials(
     found = []
     for place, weight in zip(at.tolist(), weights, strict=True):
         near = window(angles, place, responses.shape[-1], period)
-        inside, rest = near.nonzero().squeeze(-1), (~near).nonzero().squeeze(-1)
+        inside = near.nonzero().squeeze(-1)
         rows, mean = residual[..., inside, :], responses[..., inside, :].mean(-2)
         rows = rows - rows.mean(-2, keepdim=True)
         lost = max(1.0, float(leverage[inside].sum()))  # degrees of freedom that the fit took; one angle's mean is one
         rows = rows * ((len(inside) - 1) / max(len(inside) - lost, 1.0)) ** 0.5
-        parts = [Rows(noise[..., some, :] * weight[some, None], who.codes[some]) for some in (inside, rest)]
-        derivative = weight @ responses + offset
-        found.append(combined([Rows(rows, who.codes[inside])], mean, derivative, parts, who, correlations, 1))
+        sets, error = [Rows(rows, who.codes[inside])], Rows(noise * weight[:, None], who.codes)
+        found.append(combined(sets, mean, weight @ responses + offset, error, who, correlations, 1, near))
     axis = responses.ndim - 2
     return Estimate(*(torch.stack(column, axis) for column in list(zip(*found, strict=True))[:6]))
 

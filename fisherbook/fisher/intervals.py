@@ -64,7 +64,7 @@ def band(result: xr.Dataset, level: float = 0.95, draws: int = 2000, seed: int =
     heavier = t.ppf(0.5 + level / 2, result.degrees_of_freedom) / norm.ppf(0.5 + level / 2)
     others = [d for d in result.influence.dims if d not in ("person", "angle")]
     reach = result.standard_error * heavier * xr.DataArray(largest, dims=others)
-    return _around(result.fisher_information, reach)
+    return _around(result.fisher_information, reach.where(np.isfinite(result.standard_error), np.inf))
 
 
 def jackknife(statistic: Callable[..., Tensor], groups: ArrayLike, *tensors: Tensor) -> tuple[Tensor, Tensor]:

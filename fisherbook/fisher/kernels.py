@@ -98,7 +98,7 @@ def tangent(
     """
     who, x, mean, e, slope = _of_faces(responses, tangents, groups)
     noise = Rows(e * (who.scale / len(who.codes)), who.codes)
-    return combined([Rows(x, who.codes)], mean, slope, [noise], who, correlations)
+    return combined([Rows(x, who.codes)], mean, slope, noise, who, correlations)
 
 
 class Rows(NamedTuple):
@@ -112,10 +112,11 @@ def combined(
     sets: Sequence[Rows],
     mean: Tensor,
     slope: Tensor,
-    noise: Sequence[Rows],
+    noise: Rows,
     who: People,
     correlations: str = "used",
     inside: int = 0,
+    within: Tensor | float = 1.0,
 ) -> Estimate:
     r"""Estimate the information from a slope, the rows that its covariance is made of, and the noise of the slope.
 
@@ -125,7 +126,7 @@ def combined(
         Each set less a mean of its own; together they make the covariance S.
     mean, slope : Tensor, shape (..., unit)
         Of the responses, and their derivative.
-    noise : sequence of Rows
+    noise : Rows
         What each row adds to the error of the slope, blown up for what the mean took off: summed by person, the
         squares add up to V.
     who : People
@@ -136,7 +137,9 @@ def combined(
         noise for uncorrelated, A^2 / B with A the shuffled information and B = mu' D^-1 Sigma D^-1 mu', D the
         variances.
     inside : int
-        How many of the first sets are also the rows of the first `noise`.
+        How many of the first sets are also the rows of `noise`.
+    within : Tensor, shape (row,)
+        1 for the rows of `noise` that are, 0 for others.
 
     Notes
     -----
@@ -150,7 +153,7 @@ def combined(
     Averbeck and Lee (2006), J Neurophysiol 95: 3633-3644, for both. Kanitscheider et al. (2015), as above, for the
     correction of the shuffled one for two stimuli, which this equals for normal responses.
     """
-    whitened = _whiten(sets, mean, slope, noise, who, correlations != "used", inside)
+    whitened = _whiten(sets, mean, slope, noise, who, correlations != "used", inside, within)
     found = _linear(whitened, 2 * dot(whitened.z, whitened.u), who)
     return _blind(whitened, found, who) if correlations == "ignored" else found
 
@@ -159,7 +162,7 @@ class _Whitened(NamedTuple):
     sets: list[Rows]  # rows L^-1 x of the centred responses, S = L L^T
     u: Tensor  # L^-1 of the slope
     plugin: Tensor  # its square
-    noise: list[Rows]  # of that of the slope
+    noise: Tensor  # of that of the slope, by row
     z: Tensor  # its sums by person
     inverse: Inverse
 
@@ -173,10 +176,11 @@ def _whiten(
     sets: Sequence[Rows],
     mean: Tensor,
     slope: Tensor,
-    noise: Sequence[Rows],
+    noise: Rows,
     who: People,
     apart: bool = False,
     inside: int = 0,
+    within: Tensor | float = 1.0,
 ) -> _Whitened:
     rows = torch.cat([one.values for one in sets], -2)
     freedom, units = rows.shape[-2] - len(sets), rows.shape[-1]
@@ -189,7 +193,7 @@ def _whiten(
         return values / scale if apart else whiten(factor, values)
 
     sets = [Rows(white(one.values), one.owner) for one in sets]
-    u, noise = white(slope.unsqueeze(-2)).squeeze(-2), [Rows(white(one.values), one.owner) for one in noise]
+    u, error = white(slope.unsqueeze(-2)).squeeze(-2), white(noise.values)
     everyone = People.of(torch.cat([one.owner for one in sets]), len(who.counts))
     parts, kinds = [], 1
     for one in sets:
@@ -203,8 +207,11 @@ def _whiten(
     kept = inverse.kept[..., : kinds * inside : kinds].mean(-1) if inside else torch.ones_like(inverse.k)
     if not apart:
         kept = kept.unsqueeze(-1)
-    scales = [kept.rsqrt().unsqueeze(-2)] * bool(inside) + [1.0] * len(noise)
-    z = sum(who.sums(one.values * scale, one.owner) for one, scale in zip(noise, scales, strict=False))
+    if inside:
+        within = torch.as_tensor(within, dtype=u.dtype, device=u.device).reshape(-1, 1)
+        z = who.sums(error * (1 + (kept.rsqrt().unsqueeze(-2) - 1) * within), noise.owner)
+    else:
+        z = who.sums(error, noise.owner)
     plugin = (u * u).sum(-1)
     if apart:
         root = inverse.k.sqrt()
@@ -215,7 +222,7 @@ def _whiten(
         spread = inverse.spread.mean(-1) / dot(alike * share.unsqueeze(-1), share).sum(-1)
         one, nu = torch.ones_like(spread), inverse.nu.amin(-1)
         inverse = Inverse(one, nu, spread, inverse.kept, inverse.influence.sum(-2))
-    return _Whitened(sets, u, plugin, noise, z, inverse)
+    return _Whitened(sets, u, plugin, error, z, inverse)
 
 
 def _linear(white: _Whitened, psi: Tensor, who: People, extra: Tensor | float = 0.0) -> Estimate:
@@ -249,7 +256,10 @@ def _blind(white: _Whitened, found: Estimate, who: People) -> Estimate:
     a, ratio = found.information, (found.information / b).unsqueeze(-1)
     effect = ratio * (2 * found.influence - ratio * on_b)
     apart = (found.influence / a.unsqueeze(-1) - on_b / b.unsqueeze(-1)).square().sum(-1)
-    error = ((effect**2).sum(-1) + 2 * found.standard_error**4 / b**2).sqrt()
+    twice = found.standard_error**2 - (found.influence**2).sum(-1)  # the second order, in the influences on A
+    second = 2 * found.standard_error**4 / b**2  # likewise of its square
+    first = (effect**2).sum(-1) + 4 * ratio.squeeze(-1) ** 2 * twice - second
+    error = first.maximum(second).sqrt()
     information, plugin = a * a.abs() / b / (1 + apart), found.plugin**2 / b
     return found._replace(information=information, standard_error=error, plugin=plugin, influence=effect)
 
@@ -295,8 +305,8 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
     information (the Slepian-Bangs formula). The corrections are derived above.
     """
     who, x, mean, d, slope = _of_faces(responses, tangents, groups)
-    white = _whiten([Rows(x, who.codes)], mean, slope, [Rows(d, who.codes)], who)
-    x, e, nu = white.sets[0].values, white.noise[0].values, white.inverse.nu
+    white = _whiten([Rows(x, who.codes)], mean, slope, Rows(d, who.codes), who)
+    x, e, nu = white.sets[0].values, white.noise, white.inverse.nu
     n, units = x.shape[-2] - 1, x.shape[-1]
     b = e.mT @ x / n
     residual = e - x @ b.mT
@@ -391,7 +401,7 @@ def direct(
             for rows, sign, n in zip((minus, plus), (-1, 1), sizes, strict=True)
         ]
         noise = Rows(torch.cat(scaled, -2), who.codes)
-    found = combined(sets, (below + above) / 2, above - below, [noise], who, correlations, 1 if paired else 2)
+    found = combined(sets, (below + above) / 2, above - below, noise, who, correlations, 1 if paired else 2)
     return rescaled(found, delta**-2)
 
 

@@ -71,7 +71,7 @@ def test_the_order_of_trials_changes_nothing(name):
 
 def test_a_list_of_trials_of_unequal_lengths_is_these_trials():
     responses, angles = recording()
-    sizes = 18 + 3 * np.arange(ANGLES)
+    sizes = 20 + 2 * np.arange(ANGLES)
     lists = [responses[np.isclose(angles, a)][:n] for a, n in zip(grid(ANGLES), sizes, strict=True)]
     flat, at = np.concatenate(lists), np.repeat(grid(ANGLES), sizes)
     for name, extra in {"smoothed": {}, "direct": {"delta": np.pi / 4}}.items():

@@ -63,7 +63,7 @@ def test_a_difference_matches_labels_and_names_what_does_not():
         responses[:, order], tangents=tangents[:, order], angles=0.5, identity=people[order], influence=True
     )
     assert float(intervals.difference(first, mixed).standard_error.max()) < 1e-9
-    with pytest.raises(ValueError, match="different labels along person: .*7.* is in one only"):
+    with pytest.raises(ValueError, match="different labels along person: 7 is in one only"):
         intervals.difference(first, first.sel(person=first.person != 7))
     with pytest.raises(ValueError, match="different labels along angle"):
         intervals.difference(first, first.assign_coords(angle=[1.5]))

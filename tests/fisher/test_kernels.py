@@ -153,7 +153,7 @@ def blind_truth(slope, covariance):
     shuffled = (slope**2 / variance).sum()
     decoder = slope / variance
     used = slope @ torch.linalg.solve(covariance, slope)
-    return dict(used=used, shuffled=shuffled, ignored=shuffled**2 / (decoder @ covariance @ decoder))
+    return {"used": used, "shuffled": shuffled, "ignored": shuffled**2 / (decoder @ covariance @ decoder)}
 
 
 @pytest.mark.parametrize("correlations", ["used", "shuffled", "ignored"])
@@ -164,7 +164,7 @@ def test_information_without_noise_correlations_is_unbiased(kernel, correlations
     root = torch.eye(units, dtype=torch.float64) + 0.4 * normal(generator, units, units)
     slope = torch.linspace(-1, 1.5, units, dtype=torch.float64)
     truth = float(blind_truth(slope, root @ root.T)[correlations])
-    one, two, three = (normal(generator, draws, faces, units) @ root.T for _ in range(3))
+    one, two = (normal(generator, draws, faces, units) @ root.T for _ in range(2))
     if kernel == "tangent":
         found = kernels.tangent(one, slope + 0.7 * two, correlations=correlations)
     elif kernel == "smoothed":
