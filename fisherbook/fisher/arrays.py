@@ -338,7 +338,7 @@ def _order(argument: str, mine: NDArray, name: str, theirs: NDArray, dim: str) -
     order = index.get_indexer(theirs) if index.is_unique else np.full(1, -1)
     if len(mine) != len(theirs) or (order < 0).any() or len({*order}) < len(order):
         alone = [label for label in theirs if label not in index] or [label for label in mine if label not in theirs]
-        what = f"{alone[0]!r} is in one only" if alone else "some are repeated"
+        what = f"{alone[0]} is in one only" if alone else "some are repeated"
         raise ValueError(f"{argument} and {name} have different labels along {dim}: {what}")
     return order
 

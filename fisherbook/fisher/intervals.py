@@ -94,7 +94,7 @@ def _influence(result: xr.Dataset) -> xr.DataArray:
 
 def _alone(mine: pd.Index, theirs: pd.Index) -> str:
     apart = mine.symmetric_difference(theirs)
-    return f"{apart[0]!r} is in one only" if len(apart) else "some are repeated"
+    return f"{apart[0]} is in one only" if len(apart) else "some are repeated"
 
 
 def _around(center: xr.DataArray, reach: xr.DataArray) -> xr.Dataset:

@@ -257,8 +257,8 @@ def _blind(white: _Whitened, found: Estimate, who: People) -> Estimate:
     effect = ratio * (2 * found.influence - ratio * on_b)
     apart = (found.influence / a.unsqueeze(-1) - on_b / b.unsqueeze(-1)).square().sum(-1)
     twice = found.standard_error**2 - (found.influence**2).sum(-1)  # the second order, in the influences on A
-    second = 2 * found.standard_error**4 / b**2  # likewise of its square
-    first = (effect**2).sum(-1) + 4 * ratio.squeeze(-1) ** 2 * twice - second
+    second = 2 * found.standard_error**4 / b**2
+    first = (effect**2).sum(-1) + 4 * ratio.squeeze(-1) ** 2 * twice
     error = first.maximum(second).sqrt()
     information, plugin = a * a.abs() / b / (1 + apart), found.plugin**2 / b
     return found._replace(information=information, standard_error=error, plugin=plugin, influence=effect)
