@@ -176,7 +176,7 @@ def test_information_without_noise_correlations_is_unbiased(kernel, correlations
         found = type(found)(*(column[:, 0] for column in found[:6]))
     else:
         other = 0.8 * one + 0.6 * two if kernel == "paired" else two[:, :60]
-        found = kernels.direct((one, other + slope), 1.0, design=kernel, correlations=correlations)
+        found = kernels.direct((one, other + 2 * slope), 2.0, design=kernel, correlations=correlations)
     assert_unbiased(found.information, truth, slack=0.01)
     assert 0.9 <= coverage(found, truth) <= 0.99
     claimed = float(found.standard_error.square().mean().sqrt())
