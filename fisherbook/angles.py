@@ -24,14 +24,39 @@ def grid(n: int) -> NDArray[np.float64]:
     return -np.pi + 2 * np.pi * np.arange(n) / n
 
 
-def as_angles(angles: int | ArrayLike) -> NDArray[np.float64]:
-    """Return a grid for a number of angles, or the given angles as a one-dimensional float64 array."""
-    if np.ndim(angles) == 0 and float(angles).is_integer():
-        return grid(int(angles))
-    angles = np.atleast_1d(np.asarray(angles, np.float64))
-    checks.shape("angles", angles.shape, "angle")
+def as_angles(
+    angles: int | ArrayLike, period: float = 2 * np.pi, unit: str | None = None, argument: str = "angles"
+) -> NDArray[np.float64]:
+    """Return angles in rad as a one-dimensional float64 array.
+
+    Parameters
+    ----------
+    angles : int or array_like
+        A whole number (of integer type) is a number of angles on the half-open circle; a single number of floating
+        type is that angle.
+    period : float
+        rad; angles beyond twice this are no radians, and are refused.
+    unit : {"rad", "deg"}, optional
+        Of the angles given: radians unless degrees are asked for.
+    argument : str
+        What a refusal calls them.
+    """
+    degrees = checks.one_of("unit", unit or "rad", ("rad", "deg")) == "deg"
+    angles = angles.detach().cpu().numpy() if hasattr(angles, "detach") else np.asarray(angles)
+    if angles.ndim == 0 and angles.dtype.kind in "iub":
+        return grid(angles.item())
+    try:
+        angles = np.atleast_1d(angles.astype(np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(f"{argument} must be numbers, not {angles.dtype}") from None
+    checks.shape(argument, angles.shape, "angle")
     if not np.isfinite(angles).all():
-        raise ValueError("angles must be finite numbers in radians")
+        raise ValueError(f"{argument} must be finite numbers in radians")
+    angles = np.deg2rad(angles) if degrees else angles
+    if np.abs(angles).max(initial=0) > 2 * period + 1e-9:
+        hint = "" if degrees else "; np.deg2rad converts degrees, and so does unit='deg' of estimate"
+        ends = f"{angles.min():.4g} to {angles.max():.4g} rad"
+        raise ValueError(f"{argument} from {ends} lie beyond two periods of {period:.3g} rad{hint}")
     return angles
 
 

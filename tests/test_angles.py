@@ -22,6 +22,13 @@ def test_the_grid_is_half_open():
     assert np.allclose(np.diff(grid), 2 * np.pi / 8)
 
 
+def test_a_whole_number_is_how_many_and_a_float_is_the_angle():
+    assert len(circle.as_angles(12)) == len(circle.as_angles(np.int64(12))) == 12
+    for angle in (1.0, 0.0, np.float32(0.5), np.array(2.0)):
+        assert circle.as_angles(angle).tolist() == [float(angle)]
+    assert circle.as_angles([180], unit="deg") == pytest.approx([np.pi])
+
+
 @given(st.floats(-50, 50))
 def test_wrapping_lands_on_the_half_open_circle_and_keeps_the_direction(angle):
     wrapped = circle.wrap(angle)
@@ -72,6 +79,9 @@ def test_densities_are_values_that_can_be_compared_and_hashed():
         (lambda: circle.tabulated([1, -1, 2]), "values must be at least 3 finite, non-negative numbers"),
         (lambda: circle.as_angles([[0.1]]), "angles must have the dimensions"),
         (lambda: circle.as_angles([np.nan]), "angles must be finite"),
+        (lambda: circle.as_angles(np.arange(0, 360, 15)), "angles from 0 to 345 rad lie beyond two periods"),
+        (lambda: circle.as_angles(["a"]), "angles must be numbers"),
+        (lambda: circle.as_angles(True), "angles must be a whole number of at least 1, not True"),
     ],
 )
 def test_bad_angles_and_densities_meet_one_sentence(call, sentence):

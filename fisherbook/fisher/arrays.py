@@ -1,25 +1,29 @@
-"""Anybody's arrays in the form of a recorded activity."""
+"""Anybody's arrays in one of two forms: faces shown at every angle, or trials that each have an angle of their own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .. import angles as circle
 from .. import checks
-from .circular import central_difference
+from .circular import central_difference, wrap
 
 _CHUNK = 1 << 22  # numbers of an array that are worked on at a time
+_MANY, _GRID = 72, 36  # different angles beyond which a curve is estimated on a grid, of so many
+_SAME = 1e-9  # rad, below which two angles are one
 _DIMENSIONS = {
     "tangents": ("angle", "face", "unit"),
     "curve": ("angle", "face", "unit"),
     "pair": ("angle", "side", "face", "unit"),
     "estimates": ("angle", "face"),
 }
+_UNITS = {"deg": "deg", "degree": "deg", "degrees": "deg", "°": "deg", "rad": "rad", "radian": "rad", "radians": "rad"}
 
 
 class Activity(Protocol):
@@ -44,11 +48,13 @@ class Recorded(NamedTuple):
     """Plain arrays in the form of an `Activity`; the values may have a side after the angle."""
 
     angles: NDArray[np.float64]
-    replicate: NDArray[np.int64]
+    replicate: NDArray
     identity: NDArray | None
     attrs: dict[str, Any]
     values: Tensor
     slopes: Tensor | None = None
+    period: float = 2 * np.pi
+    chosen: NDArray[np.int64] | slice = slice(None)  # the angles at which the curve is wanted
 
     def chunks(self, tangents: bool = True) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """Yield ``(slice over angles, responses, tangents or None)``."""
@@ -66,50 +72,360 @@ class Recorded(NamedTuple):
         return self
 
 
-def recorded(kind: str, given: dict[str, Any]) -> tuple[Recorded, bool]:
-    """Return arrays as an activity, and whether they were led by replicates.
+class Trials(NamedTuple):
+    """Trials (replicate, trial, unit), one angle each, and the angles where the curve is wanted."""
+
+    angles: NDArray[np.float64]
+    replicate: NDArray
+    identity: NDArray | None
+    attrs: dict[str, Any]
+    trial_angles: NDArray[np.float64]
+    values: Tensor
+    slopes: Tensor | None
+    period: float
+
+    def near(self, place: float) -> NDArray[np.int64]:
+        """Return the trials of one angle."""
+        return np.flatnonzero(_same(self.trial_angles, place, self.period))
+
+
+class _Array(NamedTuple):
+    """Numbers led by replicates, whose dimensions and labels are known."""
+
+    values: Tensor
+    dims: tuple[str, ...]
+    labels: dict[str, NDArray]
+    missing: NDArray[np.bool_] | None  # behind a mask; over the dimensions but the unit
+    counts: list[int] | None = None  # trials of each angle, where these came as a list
+    led: bool = False  # whether it came with replicates
+
+
+def recorded(
+    kind: str,
+    given: Mapping[str, Any],
+    at: ArrayLike | None = None,
+    period: float = 2 * np.pi,
+    unit: str | None = None,
+    dims: Mapping[str, str] | None = None,
+) -> tuple[Recorded | Trials, bool]:
+    """Return arrays as an activity or as trials, and whether they were led by replicates.
 
     Parameters
     ----------
     kind : {"tangents", "curve", "pair", "estimates"}
         What the estimator needs.
-    given : dict
-        ``responses`` or ``estimates``, ``angles``, and if there are any ``tangents`` and ``identity``.
+    given : mapping
+        ``responses`` or ``estimates``, ``angles``, and if there are any ``tangents``, ``identity`` and ``delta`` (rad).
+    at : array_like, optional
+        Angles where the curve is wanted.
+    period : float
+        rad; infinite for a line.
+    unit : str, optional
+        Of all angles given.
+    dims : mapping of str to str, optional
+        What labelled arrays call ``angle``, ``trial`` (or ``face``), ``unit``, ``side`` and ``replicate``.
     """
-    main = "estimates" if kind == "estimates" else "responses"
-    values, led = _as_tensor(main, given[main], _DIMENSIONS[kind])
-    slopes = _as_tensor("tangents", given["tangents"], _DIMENSIONS[kind])[0] if "tangents" in given else None
-    if slopes is not None and slopes.shape != values.shape:
-        raise ValueError(
-            f"tangents must have the shape of the {main}, {tuple(values.shape)}, not {tuple(slopes.shape)}"
-        )
-    angles = circle.as_angles(given["angles"])
-    checks.same_length(angles=len(angles), **{f"the angle dimension of {main}": values.shape[1]})
-    if kind == "pair" and values.shape[2] != 2:
-        raise ValueError(f"responses must have two sides, theta -/+ delta / 2, not {values.shape[2]}")
+    name = "estimates" if kind == "estimates" else "responses"
+    main = _array(name, given[name], kind, dims or {})
+    angles = _angles(given, name, main, period, unit, dims or {})
+    identity = _identity(given.get("identity"), name, main, dims or {})
+    turn = np.pi / 180 if unit == "deg" else 1.0
+    values, slopes, missing = main.values, None, main.missing
+    if "tangents" in given:
+        other = _aligned("tangents", _array("tangents", given["tangents"], kind, dims or {}), name, main)
+        if other.values.shape != values.shape:
+            shapes = tuple(values.shape), tuple(other.values.shape)
+            raise ValueError(f"tangents must have the shape of the {name}, {shapes[0]}, not {shapes[1]}")
+        masks = [mask for mask in (missing, other.missing) if mask is not None]
+        missing = np.logical_or.reduce(masks) if masks else None
+        slopes = other.values if kind == "estimates" else other.values / turn
     if kind == "estimates":
-        values = values.double()
-        slopes = central_difference(values, angles) if slopes is None else slopes
-        values, slopes = values.unsqueeze(-1), slopes.unsqueeze(-1)
-    identity = given.get("identity")
-    if identity is not None:
-        identity, faces = np.asarray(identity), values.shape[-2]
-        if identity.shape not in ((faces,), (len(values), faces)):
-            raise ValueError(f"identity must have one label per face, ({faces},), not shape {identity.shape}")
-        identity = np.broadcast_to(identity, (len(values), faces))
-    return Recorded(angles, np.arange(len(values)), identity, {}, values, slopes), led
+        values, slopes = (v if v is None else v.double().unsqueeze(-1) for v in (values * turn, slopes))
+    if "side" in main.dims and values.shape[main.dims.index("side")] != 2:
+        sides = values.shape[main.dims.index("side")]
+        raise ValueError(f"responses must have two sides, theta -/+ delta / 2, not {sides}")
+    replicate = main.labels.get("replicate", np.arange(len(values)))
+    wanted = None if at is None else as_angles(at, period, unit, "at")
+    if "angle" in main.dims:
+        whole = Recorded(angles, replicate, identity, {}, values, slopes, period)
+        whole, missing = _unmasked(whole, missing, kind)
+        whole = whole if missing is not None else _merged(whole)
+        places = [] if wanted is None else [np.flatnonzero(_same(whole.angles, place, period)) for place in wanted]
+        if missing is None and len(distinct(whole.angles, period)) == len(whole.angles) and all(map(len, places)):
+            if wanted is not None:
+                whole = whole._replace(chosen=np.concatenate(places))
+            if kind == "estimates" and slopes is None:
+                found = central_difference(whole.values.squeeze(-1), whole.angles, period)
+                whole = whole._replace(slopes=found.unsqueeze(-1))
+            return whole, main.led
+        if kind == "pair":
+            raise ValueError("pairs must have every angle equally often and whole faces masked, and `at` among angles")
+        angles, values, slopes, identity = _flattened(whole)
+    if missing is not None:
+        keep = np.flatnonzero(~missing.reshape(len(missing), -1).any(0))
+        angles, values = angles[keep], values[:, keep]
+        slopes, identity = (v if v is None else v[:, keep] for v in (slopes, identity))
+    if kind == "estimates" and slopes is not None:
+        raise ValueError("tangents of estimates must be (angle, face), each angle once; of trials the slope is fitted")
+    if wanted is None:
+        wanted = _default(distinct(angles, period), kind, given.get("delta"), period)
+    return Trials(wanted, replicate, identity, {}, angles, values, slopes, period), main.led
 
 
-def _as_tensor(argument: str, value: Any, dimensions: tuple[str, ...]) -> tuple[Tensor, bool]:
+def _default(shown: NDArray, kind: str, delta: float | None, period: float) -> NDArray[np.float64]:
+    if kind == "pair":
+        found = [one + delta / 2 for one in shown if _same(shown, one + delta, period).any()]
+        if not found:
+            raise ValueError(f"no two of the {len(shown)} angles given are delta = {delta:.4g} apart")
+        return np.array(found)
+    if len(shown) <= _MANY or kind == "tangents":
+        return shown
+    return np.linspace(shown[0], shown[-1], _GRID) if period == np.inf else circle.grid(_GRID) * (period / 2 / np.pi)
+
+
+def circle_period(period: float | None, unit: str | None, symmetry: int | None = None) -> float:
+    """Return the stimulus' period in rad, infinite for a line, from what a user calls it.
+
+    A whole fraction of a turn, which is 360 too where `unit` is "deg".
+    """
+    if symmetry is not None:
+        return 2 * np.pi / checks.whole_number("symmetry", symmetry)
+    if period is None:
+        return np.inf
+    for turn in (360.0, 2 * np.pi) if unit == "deg" else (2 * np.pi,):
+        parts = turn / checks.number("period", period, above=0)
+        if parts > 0.5 and abs(parts - round(parts)) < 1e-6:
+            return 2 * np.pi / round(parts)
+    raise ValueError(f"period must be a turn (2 pi), a half (pi), ..., or None for a line, not {period!r}")
+
+
+def as_angles(value: Any, period: float, unit: str | None, argument: str = "angles", one: bool = False) -> NDArray:
+    """Return angles in rad, or places on a line in their own unit; `one` number is no count where there is one."""
+    said = _UNITS.get(str(getattr(value, "attrs", {}).get("units")))
+    if period < np.inf and said and said != (unit or "rad"):
+        raise ValueError(f"{argument} are labelled {value.attrs['units']}: say unit={said!r}, or convert them")
+    plain = _numpy(value)
+    plain = plain.astype(np.float64) if one and plain.ndim == 0 else plain
+    if period < np.inf:
+        return circle.as_angles(plain, period, unit, argument)
+    places = np.atleast_1d(plain.astype(np.float64))
+    checks.shape(argument, places.shape, "angle")
+    if not np.isfinite(places).all():
+        raise ValueError(f"{argument} must be finite numbers")
+    return places
+
+
+def distinct(angles: NDArray, period: float) -> NDArray[np.float64]:
+    """Return the different angles, in rising order."""
+    first = np.unique(angles)
+    if period == np.inf or not len(first):
+        return first
+    order = np.argsort(first % period, kind="stable")
+    turned = first[order] % period
+    new = np.diff(turned, prepend=turned[-1] - period) > _SAME
+    return np.sort(first[order][new]) if new.any() else first[:1]
+
+
+def _same(angles: NDArray, place: float, period: float) -> NDArray[np.bool_]:
+    return wrap(torch.as_tensor(angles - place), period).abs().numpy() < _SAME
+
+
+def _numpy(value: Any) -> NDArray:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _numbers(argument: str, value: Any) -> tuple[Tensor, NDArray | None]:
+    # Real numbers in a type that torch takes, and where they are masked.
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise ValueError(f"{argument} must be real numbers, not {value.dtype}")
+        return value.detach(), None
+    missing = np.ma.getmaskarray(value) if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value) else None
+    try:
+        array = np.asarray(value if missing is None else value.filled(0))
+        if array.dtype.kind == "c":
+            raise ValueError(f"{argument} must be real numbers, not torch.{array.dtype}")
+        single = array.dtype.kind == "f" and array.dtype.itemsize == 4
+        array = np.ascontiguousarray(array, np.float32 if single else np.float64)
+    except (TypeError, ValueError) as error:
+        if "real numbers" in str(error):
+            raise
+        raise ValueError(f"{argument} must be an array of numbers, or a list of such, one for each angle") from None
+    array = array.copy() if any(step < 0 for step in array.strides) else array
+    if not np.isfinite(array).all():
+        bad = ~np.isfinite(array).reshape(-1, array.shape[-1]).all(-1)
+        raise ValueError(
+            f"activity must be finite, but {argument} have NaN or infinity in {bad.sum()} of {len(bad)} trials: leave "
+            "these out, or mask them (numpy.ma)"
+        )
+    return torch.from_numpy(array), missing
+
+
+def _array(argument: str, value: Any, kind: str, dims: Mapping[str, str]) -> _Array:
+    full = _DIMENSIONS[kind]
+    flat = tuple(dim for dim in full if dim in ("face", "unit"))
+    labels, counts, names = {}, None, None
+    if isinstance(value, xr.Dataset):
+        raise ValueError(f"{argument} must be an array, not a dataset: choose one of {', '.join(value.data_vars)}")
+    value = _labelled(value, flat, dims)
     if isinstance(value, xr.DataArray):
         lead = ("replicate",) if "replicate" in value.dims else ()
-        if set(value.dims) != {*lead, *dimensions}:
-            raise ValueError(f"{argument} must have the dimensions {dimensions}, not {value.dims}")
-        value = value.transpose(*lead, *dimensions).values
-    tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.ascontiguousarray(value))
-    if tensor.is_complex():
-        raise ValueError(f"{argument} must be real numbers, not {tensor.dtype}")
-    if tensor.ndim == len(dimensions):
-        return tensor.unsqueeze(0), False
-    checks.shape(argument, tensor.shape, "replicate", *dimensions)
-    return tensor, True
+        names = next((n for n in ((*lead, *full), (*lead, *flat)) if set(n) == set(value.dims)), None)
+        if names is None:
+            raise ValueError(
+                f"{argument} must have the dimensions {full}, not {value.dims}; or of trials {flat}; `dims` says which "
+                "is which"
+            )
+        value = value.transpose(*names)
+        labels = {dim: value.indexes[dim].to_numpy() for dim in names if dim in value.indexes}
+        tensor, missing = _numbers(argument, value.values)
+    elif isinstance(value, list | tuple) and len(value) and np.ndim(value[0]):
+        each, masks = zip(*(_numbers(argument, item) for item in value), strict=True)
+        if any(mask is not None for mask in masks):
+            masks = [np.zeros(e.shape, bool) if m is None else m for e, m in zip(each, masks, strict=True)]
+        missing = None
+        if len({item.shape for item in each}) == 1:
+            tensor, missing = torch.stack(each), None if masks[0] is None else np.stack(masks)
+        elif {item.ndim for item in each} == {len(flat)} and len({item.shape[1:] for item in each}) == 1:
+            tensor, missing = torch.cat(each), None if masks[0] is None else np.concatenate(masks)
+            counts = [len(item) for item in each]
+        else:
+            shapes = ", ".join(str(tuple(item.shape)) for item in each[:3])
+            raise ValueError(f"{argument} must be one ({', '.join(flat)}) array for each angle, not {shapes}")
+    else:
+        tensor, missing = _numbers(argument, value)
+    if names is None:
+        names = {len(flat): flat, len(full): full}.get(tensor.ndim, ("replicate", *full))
+        checks.shape(argument, tensor.shape, *names)
+    if 0 in tensor.shape:
+        raise ValueError(f"{argument} are empty: ({', '.join(names)}) is {tuple(tensor.shape)}")
+    led = "replicate" in names
+    if missing is not None and "unit" in names:
+        if (missing.any(-1) != missing.all(-1)).any():
+            raise ValueError(f"{argument} have trials that are masked in part: mask whole trials, or leave out units")
+        missing = missing.all(-1)
+    if not led:
+        tensor, missing = tensor.unsqueeze(0), None if missing is None else missing[None]
+    return _Array(tensor, names if led else ("replicate", *names), labels, missing, counts, led)
+
+
+def _labelled(value: Any, flat: tuple[str, ...], dims: Mapping[str, str]) -> Any:
+    # pandas' tables and series have labels too; what users call their dimensions is called as we do.
+    if isinstance(value, pd.DataFrame | pd.Series):
+        axes = dict(zip(flat, value.axes, strict=False))
+        return xr.DataArray(value.to_numpy(), axes, list(axes)) if value.ndim == len(axes) else value.to_numpy()
+    if isinstance(value, xr.DataArray):
+        named = {"trial": "face"} | {theirs: "face" if ours == "trial" else ours for ours, theirs in dims.items()}
+        known = {*value.dims, *value.coords}
+        return value.rename({old: new for old, new in named.items() if old in known and new != old})
+    return value
+
+
+def _aligned(argument: str, other: _Array, name: str, main: _Array) -> _Array:
+    values, missing = other.values, other.missing
+    for axis, dim in enumerate(other.dims):
+        if dim in other.labels and dim in main.labels:
+            order = _order(argument, other.labels[dim], name, main.labels[dim], dim)
+            values = values.index_select(axis, torch.as_tensor(order, device=values.device))
+            missing = missing if missing is None or dim == "unit" else missing.take(order, axis)
+    return other._replace(values=values, missing=missing)
+
+
+def _order(argument: str, mine: NDArray, name: str, theirs: NDArray, dim: str) -> NDArray[np.int64]:
+    if len(mine) == len(theirs) and (mine == theirs).all():
+        return np.arange(len(mine))
+    index = pd.Index(mine)
+    order = index.get_indexer(theirs) if index.is_unique else np.full(1, -1)
+    if len(mine) != len(theirs) or (order < 0).any() or len({*order}) < len(order):
+        alone = [label for label in theirs if label not in index] or [label for label in mine if label not in theirs]
+        what = f"{alone[0]} is in one only" if alone else "some are repeated"
+        raise ValueError(f"{argument} and {name} have different labels along {dim}: {what}")
+    return order
+
+
+def _angles(
+    given: Mapping[str, Any], name: str, main: _Array, period: float, unit: str | None, dims: Mapping[str, str]
+) -> NDArray[np.float64]:
+    along = "angle" if "angle" in main.dims else "face"
+    length = main.values.shape[main.dims.index(along)]
+    value = _labelled(given["angles"], (along,), dims)
+    if isinstance(value, list | tuple) and len(value) and all(np.ndim(one) for one in value):
+        value = np.concatenate([_numpy(one) for one in value])  # one list of angles for each list of trials
+    angles = as_angles(value, period, unit, one=length == 1)
+    if main.counts is not None and len(angles) == len(main.counts):
+        angles = np.repeat(angles, main.counts)
+    checks.same_length(
+        angles=len(angles), **{f"the {'trial' if along == 'face' else along} dimension of {name}": length}
+    )
+    labels = value.indexes.get(value.dims[0]) if isinstance(value, xr.DataArray) and value.ndim == 1 else None
+    if labels is not None and along in main.labels and value.dims[0] == along and value.name != along:
+        angles = angles[_order("angles", labels.to_numpy(), name, main.labels[along], along)]
+    own = _labelled(given[name], (), dims)
+    own = own["angle"] if isinstance(own, xr.DataArray) and "angle" in own.coords else None
+    if own is not None and own.ndim == 1 and not np.allclose(as_angles(own, period, unit), angles, rtol=0, atol=1e-6):
+        raise ValueError(f"angles differ from the coordinate angle of {name}: leave out one of them")
+    return angles
+
+
+def _identity(value: Any, name: str, main: _Array, dims: Mapping[str, str]) -> NDArray | None:
+    if value is None:
+        return None
+    if isinstance(value, list | tuple) and len(value) and all(np.ndim(one) for one in value) and main.counts:
+        value = np.concatenate([_numpy(one) for one in value])
+    value = _labelled(value, ("face",), dims)
+    labels = _numpy(value)
+    value = value if isinstance(value, xr.DataArray | np.ma.MaskedArray) else labels
+    gone = (
+        pd.isna(labels) | (labels == "") | np.ma.getmaskarray(value if isinstance(value, np.ma.MaskedArray) else labels)
+    )
+    if gone.any():
+        raise ValueError(f"identity must have a label for every face, but {gone.sum()} of {gone.size} are missing")
+    if labels.dtype == bool:
+        raise ValueError("identity must be labels of people, not a boolean choice of faces")
+    replicates, faces = len(main.values), main.values.shape[main.dims.index("face")]
+    if labels.shape not in ((faces,), (replicates, faces)):
+        raise ValueError(f"identity must have one label per face, ({faces},), not shape {labels.shape}")
+    if isinstance(value, xr.DataArray) and "face" in value.indexes and "face" in main.labels:
+        order = _order("identity", value.indexes["face"].to_numpy(), name, main.labels["face"], "face")
+        labels = labels.take(order, value.dims.index("face"))
+    return np.broadcast_to(labels, (replicates, faces))
+
+
+def _unmasked(whole: Recorded, missing: NDArray | None, kind: str) -> tuple[Recorded, NDArray | None]:
+    # Faces that are masked at every angle are left out.
+    if missing is None:
+        return whole, None
+    missing = missing.any(2) if kind == "pair" else missing
+    faces = missing.reshape(-1, missing.shape[-1])
+    if (faces != faces[0]).any():
+        return whole, missing
+    keep = np.flatnonzero(~faces[0])
+    values, slopes = (v if v is None else v[..., keep, :] for v in (whole.values, whole.slopes))
+    identity = None if whole.identity is None else whole.identity[:, keep]
+    return whole._replace(values=values, slopes=slopes, identity=identity), None
+
+
+def _merged(whole: Recorded) -> Recorded:
+    # Angles that came equally often, such as sessions stacked: each once, with the faces of all.
+    shown = distinct(whole.angles, whole.period)
+    rows = [np.flatnonzero(_same(whole.angles, place, whole.period)) for place in shown]
+    if len(shown) == len(whole.angles) or len({*map(len, rows)}) > 1:
+        return whole
+    rows = np.stack(rows)  # (angle, repeat)
+
+    def merged(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        values = values[:, rows]  # (replicate, angle, repeat, (side,) face, unit)
+        return values.movedim(2, -3).flatten(-3, -2)
+
+    identity = None if whole.identity is None else np.tile(whole.identity, rows.shape[1])
+    return whole._replace(angles=shown, values=merged(whole.values), slopes=merged(whole.slopes), identity=identity)
+
+
+def _flattened(whole: Recorded) -> tuple[NDArray, Tensor, Tensor | None, NDArray]:
+    # Faces at every angle as trials; each face is one cluster of them.
+    angles, faces = whole.values.shape[1:3]
+    identity = np.arange(faces)[None].repeat(len(whole.values), 0) if whole.identity is None else whole.identity
+    values, slopes = (v if v is None else v.flatten(1, 2) for v in (whole.values, whole.slopes))
+    return np.repeat(whole.angles, faces), values, slopes, np.tile(identity, angles)

@@ -6,6 +6,7 @@ that in expectation it never shows more information than there is. Both designs,
 covered by errors that are summed over people.
 """
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -61,13 +62,21 @@ def robust(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: 
 
 def _core(rows: NDArray, cut: float, scale: float) -> NDArray:
     # The faces within the 97.5 % ellipse that their own covariance, scaled to be consistent, draws.
-    keep = MinCovDet(random_state=0).fit(rows).support_
-    for _ in range(20):
-        before, apart = keep, rows - rows[keep].mean(0)
-        covariance = apart[keep].T @ apart[keep] / (keep.sum() - 1) / scale
-        keep = (apart * np.linalg.solve(covariance, apart.T).T).sum(1) < cut
-        if (keep == before).all():
-            break
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "The covariance matrix associated to your dataset is not full rank")
+            keep = MinCovDet(random_state=0).fit(rows).support_
+        for _ in range(20):
+            before, apart = keep, rows - rows[keep].mean(0)
+            covariance = apart[keep].T @ apart[keep] / (keep.sum() - 1) / scale
+            keep = (apart * np.linalg.solve(covariance, apart.T).T).sum(1) < cut
+            if (keep == before).all():
+                return keep
+    except (ValueError, np.linalg.LinAlgError, UserWarning):
+        raise ValueError(
+            f"robust finds no core of these {len(rows)} faces: half of them or more agree in some unit or combination "
+            f"of the {rows.shape[1]} units, as sparse counts do; direct takes such responses"
+        ) from None
     return keep
 
 
@@ -79,7 +88,8 @@ def discrimination(pair: Tensor, delta: float, groups: ArrayLike | None = None, 
     d' = sqrt(2) Phi^-1(AUC), less the variance that squaring adds; the variance of the area is that of its
     structural components (DeLong), summed by person. What few faces cost the classifier makes it fall short
     of the linear information. An area is a matter of ranks, which heavy tails hurt less than they hurt
-    moments: for these it may exceed the linear information.
+    moments: for these it may exceed the linear information. Where the classifier never errs, the value is a bound
+    from below and its error infinite.
 
     References
     ----------
@@ -123,7 +133,7 @@ def divergence(pair: Tensor, delta: float, groups: ArrayLike | None = None, desi
         loss = (_held_out(model, sides, who, "predict") - np.array([[-1.0], [1.0]])) ** 2
         rest = loss.mean()
         psi = _by_person(rest - loss.mean(0), who) / rest**2
-        return 1 / rest - 1, (psi**2).sum() ** 0.5, psi
+        return 1 / rest - 1, np.inf if (loss < 1).all() else (psi**2).sum() ** 0.5, psi
 
     return rescaled(_classified(one, pair, groups), 4 / delta**2)
 
@@ -140,7 +150,8 @@ def _by_area(model: BaseEstimator, pair: Tensor, delta: float, groups: ArrayLike
         psi = _by_person(above + below - 2 * area, who) * np.sqrt(2) / norm.pdf(z)
         variance = (psi**2).sum()
         square = 2 * z**2
-        return square - variance, (4 * square * variance + 2 * variance**2) ** 0.5, 2 * np.sqrt(2) * z * psi
+        error = np.inf if area in (0, 1) else (4 * square * variance + 2 * variance**2) ** 0.5
+        return square - variance, error, 2 * np.sqrt(2) * z * psi
 
     return rescaled(_classified(one, pair, groups), delta**-2)
 

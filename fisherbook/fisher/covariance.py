@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 MARGIN = 3  # effective faces beyond the units below which neither estimate nor error has a finite variance
+_ALONE = 1e-9  # leverage, short of one, at which one face is all that a direction has
 _SINGULAR = 1e-12  # share of a unit's variance that the others must leave unexplained
 
 
@@ -36,12 +37,22 @@ class People:
         """Whether every face is its own person."""
         return len(self.counts) == len(self.codes)
 
-    def sums(self, values: Tensor) -> Tensor:
-        """Sum ``(..., face, unit)`` over the faces of each person to ``(..., person, unit)``."""
-        if self.alone:
+    @property
+    def scale(self) -> float:
+        """What makes up, in a sum of squares over people, for the mean that was taken off."""
+        return (len(self.counts) / (len(self.counts) - 1)) ** 0.5
+
+    @classmethod
+    def of(cls, codes: Tensor, least: int = 0) -> "People":
+        """Return the people whose codes these are, at least so many."""
+        return cls(codes, torch.bincount(codes, minlength=least).double())
+
+    def sums(self, values: Tensor, owner: Tensor | None = None) -> Tensor:
+        """Sum ``(..., row, unit)`` over the rows of each person, by default the faces, to ``(..., person, unit)``."""
+        if self.alone and (owner is None or owner is self.codes):
             return values
         total = values.new_zeros(*values.shape[:-2], len(self.counts), values.shape[-1])
-        return total.index_add_(-2, self.codes, values)
+        return total.index_add_(-2, self.codes if owner is None else owner, values)
 
 
 def people(groups: ArrayLike | None, values: Tensor) -> People:
@@ -53,8 +64,7 @@ def people(groups: ArrayLike | None, values: Tensor) -> People:
     labels, codes = np.unique(groups, return_inverse=True)
     if len(labels) < 2:
         raise ValueError(f"{faces} faces of one person cannot show how people differ: at least 2 are needed")
-    codes = torch.as_tensor(codes, device=values.device)
-    return People(codes, torch.bincount(codes).double())
+    return People.of(torch.as_tensor(codes, device=values.device))
 
 
 class Component(NamedTuple):
@@ -117,6 +127,11 @@ def inverse_bias(parts: list[Component], u: Tensor, who: People) -> Inverse:
     for part in parts:
         square = (part.rows**2).sum(-1)
         h = part.inflation * square / total
+        if (h > 1 - _ALONE).any():
+            raise ValueError(
+                "a unit, or a combination of units, differs from its mean in one face or person alone: such units have "
+                "no variance to speak of; leave them out (`units='drop'` of estimate leaves out single ones)"
+            )
         inside.append(square.sum(-1) / (part.freedom * units))
         outside.append(total / units * (h / (1 - h)).mean(-1))
         square = dot(part.rows, u) ** 2
@@ -180,13 +195,7 @@ def cholesky(x: Tensor, mean: Tensor, freedom: int) -> Tensor:
             f"error; {x.shape[-2]} came. Take more faces or project onto fewer units"
         )
     covariance = x.mT @ x / freedom
-    variance = covariance.diagonal(dim1=-2, dim2=-1)
-    constant = (variance <= _SINGULAR**2 * mean**2).reshape(-1, units).any(0)
-    if constant.any():
-        raise ValueError(
-            f"{int(constant.sum())} of {units} units are constant over faces at some angle (the first is "
-            f"unit {int(constant.nonzero()[0])}): their covariance has no inverse; leave these units out"
-        )
+    variance = _varying(covariance.diagonal(dim1=-2, dim2=-1), mean)
     factor, failed = torch.linalg.cholesky_ex(covariance)
     unexplained = factor.diagonal(dim1=-2, dim2=-1) ** 2 < _SINGULAR * variance
     if failed.any() or unexplained.any():
@@ -195,6 +204,22 @@ def cholesky(x: Tensor, mean: Tensor, freedom: int) -> Tensor:
             f"combinations of others (leave these out), or fewer than the {least} faces needed are different"
         )
     return factor
+
+
+def deviations(x: Tensor, mean: Tensor, freedom: int) -> Tensor:
+    """Return the standard deviation of each unit of ``(..., face, unit)`` less its `mean`; none may be constant."""
+    return _varying((x * x).sum(-2) / freedom, mean).sqrt()
+
+
+def _varying(variance: Tensor, mean: Tensor) -> Tensor:
+    constant = (variance <= _SINGULAR**2 * mean**2).reshape(-1, variance.shape[-1]).any(0)
+    if constant.any():
+        raise ValueError(
+            f"{int(constant.sum())} of {len(constant)} units are constant over faces at some angle (the first is "
+            f"unit {int(constant.nonzero()[0])}): their covariance has no inverse; leave these units out, as "
+            "units='drop' of estimate does"
+        )
+    return variance
 
 
 def whiten(factor: Tensor, rows: Tensor) -> Tensor:

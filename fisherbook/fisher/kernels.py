@@ -4,23 +4,34 @@ Noise model: at a fixed angle the faces (or trials) draw the response r of N uni
 mean mu and covariance Sigma. Linear Fisher information is mu'^T Sigma^-1 mu': what a locally optimal linear
 decoder can use, and never more than the full information. Every function takes torch tensors ``(..., face,
 unit)`` with any leading dimensions and returns an `Estimate` with those dimensions, in rad^-2. Sums and
-solves are in float64. Numbers of equations are those of the book's page on derivations, where each is derived, and
-simulated by the tests.
+solves are in float64.
 
 Faces of one person are not independent draws. `groups` (one label per face) says which belong together; None
 says that all are independent.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .covariance import Inverse, People, centred, cholesky, components, dot, enough, inverse_bias, people, whiten
+from .covariance import (
+    Inverse,
+    People,
+    centred,
+    cholesky,
+    components,
+    deviations,
+    dot,
+    enough,
+    inverse_bias,
+    people,
+    whiten,
+)  # fmt: skip
 
 
 class Estimate(NamedTuple):
@@ -37,7 +48,7 @@ class Estimate(NamedTuple):
     plugin : Tensor
         The uncorrected value, which is always positive, for logarithms of one fixed set of faces.
     effective_faces : Tensor
-        nu, the degrees of freedom of the sample covariance: faces - 1 if these are independent. Equation (7).
+        nu, the degrees of freedom of the sample covariance: faces - 1 if these are independent.
     influence : Tensor, shape (..., person)
         What each person adds to the estimate to first order; the sum of squares is the variance.
     extra : mapping of str to Tensor
@@ -53,7 +64,9 @@ class Estimate(NamedTuple):
     extra: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def tangent(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None) -> Estimate:
+def tangent(
+    responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None, correlations: str = "used"
+) -> Estimate:
     r"""Linear Fisher information from responses and their derivatives with respect to the angle.
 
     .. math:: \hat I = k\,[\bar d^T S^{-1} \bar d - tr(S^{-1} V)]
@@ -64,84 +77,191 @@ def tangent(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = None
         r_j and d_j = dr_j / dtheta (per rad) of the same faces in one pass.
     groups : array_like, shape (face,), optional
         The person of each face.
+    correlations : {"used", "shuffled", "ignored"}
+        Between units, in the noise; see `combined`.
 
     Notes
     -----
-    Equation (12). S is the sample covariance of r, k corrects its inverse (equation (9)), and V is the
-    covariance of the mean derivative, summed by person, so that it holds for any correlation within a person
-    (equation (11)). The standard error is the larger of two. One is the delta method's, from the influence of
-    each person on the estimate, right for any tails to first order (equations (15) and (17)). The other is the
-    variance for normal responses, 2 I^2 / (nu - N - 3) + 4 k^2 w'Vw - 2 k^2 tr((S^-1 V)^2) with w = S^-1 d, right
-    at any N / T; the last term, which would be added if w were exact, is what the noise of w already adds twice
-    (equations (18) and (19)).
+    S is the sample covariance of r, k corrects its inverse (see the module `covariance`), and V is the
+    covariance of the mean derivative, summed by person, so that it holds for any correlation within a person.
+    The standard error is the larger of two. One is the delta method's, from the influence of each person on
+    the estimate, right for any tails to first order. The other is the variance for normal responses, 2 I^2 /
+    (nu - N - 3) + 4 k^2 w'Vw - 2 k^2 tr((S^-1 V)^2) with w = S^-1 d, right at any N / T; the last term, which
+    would be added if w were exact, is what the noise of w already adds twice.
     Limits: if responses and derivatives are correlated, d - E d = B (r - mu) + noise, a bias of
-    (tr(B^2) + tr(B)^2) / (n T) remains (equation (13)).
+    (tr(B^2) + tr(B)^2) / (n T) remains.
 
     References
     ----------
     Kanitscheider, Coen-Cagli, Kohn and Pouget (2015), PLoS Comput Biol 11(6): e1004218, for independent
     normal trials and two stimuli.
     """
-    who = people(groups, responses)
-    white = _whitened(responses, tangents, who, sums=True)
-    psi = 2 * dot(white.slopes, white.u)
-    return _linear(u=white.u, z=white.slopes, psi=psi, inverse=white.inverse, c=white.inverse.k, who=who)
+    who, x, mean, e, slope = _of_faces(responses, tangents, groups)
+    noise = Rows(e * (who.scale / len(who.codes)), who.codes)
+    return combined([Rows(x, who.codes)], mean, slope, noise, who, correlations)
 
 
-class _Whitened(NamedTuple):
-    """Responses and derivatives in coordinates in which the sample covariance S = L L^T is the identity."""
+class Rows(NamedTuple):
+    """Vectors (..., row, unit) of mean 0, and the person (row,) whom each belongs to."""
 
-    responses: Tensor  # rows L^-1 x of the centred responses
-    slopes: Tensor  # likewise of the derivatives, or of their sums by person
-    u: Tensor  # L^-1 of the mean derivative
-    inverse: Inverse
+    values: Tensor
+    owner: Tensor
 
 
-def _whitened(responses: Tensor, tangents: Tensor, who: People, *, sums: bool) -> _Whitened:
-    """Whiten responses and derivatives, these summed by person if `sums`, and compare S^-1 to the true inverse."""
-    _same_shape("tangents", tangents, responses)
-    x, mean = centred(responses)
-    e, slope = centred(tangents)
-    factor = cholesky(x, mean, x.shape[-2] - 1)
-    x, u = whiten(factor, x), whiten(factor, slope.unsqueeze(-2)).squeeze(-2)
-    inverse = inverse_bias(components(x, who), u, who)
-    enough(inverse.nu, x.shape[-1])
-    return _Whitened(x, whiten(factor, who.sums(e) if sums else e), u, inverse)
-
-
-def _linear(
-    *, u: Tensor, z: Tensor, psi: Tensor, inverse: Inverse, c: Tensor, who: People, extra: Tensor | float = 0.0
+def combined(
+    sets: Sequence[Rows],
+    mean: Tensor,
+    slope: Tensor,
+    noise: Rows,
+    who: People,
+    correlations: str = "used",
+    inside: int = 0,
+    within: Tensor | float = 1.0,
 ) -> Estimate:
-    """Return k u'u - c tr(V) with its errors: the common end of all estimators of linear information.
+    r"""Estimate the information from a slope, the rows that its covariance is made of, and the noise of the slope.
 
     Parameters
     ----------
-    u : Tensor, shape (..., unit)
-        L^-1 of the mean derivative or difference.
-    z : Tensor, shape (..., person or row, unit)
-        L^-1 of what its noise is made of, by person: V = P / (P - 1) z'z / T^2, equation (11).
-    psi : Tensor, shape (..., person)
-        What each person adds to the form through the mean, equation (14); its part through S is in `inverse`.
-    inverse : Inverse
-    c : Tensor
-        Factor of the noise: k where S does not hold it too, equation (12), else k / q, equation (25).
+    sets : sequence of Rows
+        Each set less a mean of its own; together they make the covariance S.
+    mean, slope : Tensor, shape (..., unit)
+        Of the responses, and their derivative.
+    noise : Rows
+        What each row adds to the error of the slope, blown up for what the mean took off: summed by person, the
+        squares add up to V.
     who : People
-    extra : Tensor or float
-        Second-order variance beyond 2 k^2 tr(V^2). First-order variances that are taken at the estimate contain the
-        second-order one twice, equation (19).
+        All people of both.
+    correlations : {"used", "shuffled", "ignored"}
+        Between units. Used: the information itself. Shuffled: what would be there if the trials of each unit were
+        shuffled, sum of mu'^2 / sigma^2, each unit corrected on its own. Ignored: what a decoder gets that takes the
+        noise for uncorrelated, A^2 / B with A the shuffled information and B = mu' D^-1 Sigma D^-1 mu', D the
+        variances.
+    inside : int
+        How many of the first sets are also the rows of `noise`.
+    within : Tensor, shape (row,)
+        1 for the rows of `noise` that are, 0 for others.
+
+    Notes
+    -----
+    Shuffled: the units' estimates add up, and so do their influences, in which the correlations between units enter
+    the error. Ignored: the elements of B are s_ij / (s_ii s_jj), whose relative bias for normal responses is
+    2 rho_ij^2 / n, and V adds tr(D^-1 Sigma D^-1 V); for the ratio, with a and b the relative errors of A and B, the
+    expectation is 1 + Var(a - b) times the true one and the relative error 2 a - b.
+
+    References
+    ----------
+    Averbeck and Lee (2006), J Neurophysiol 95: 3633-3644, for both. Kanitscheider et al. (2015), as above, for the
+    correction of the shuffled one for two stimuli, which this equals for normal responses.
     """
-    k, number, plugin = inverse.k, len(who.counts), (u * u).sum(-1)
-    scale = math.sqrt(number / (number - 1))
-    z = z * (scale / len(who.codes))
+    whitened = _whiten(sets, mean, slope, noise, who, correlations != "used", inside, within)
+    found = _linear(whitened, 2 * dot(whitened.z, whitened.u), who)
+    return _blind(whitened, found, who) if correlations == "ignored" else found
+
+
+class _Whitened(NamedTuple):
+    sets: list[Rows]  # rows L^-1 x of the centred responses, S = L L^T
+    u: Tensor  # L^-1 of the slope
+    plugin: Tensor  # its square
+    noise: Tensor  # of that of the slope, by row
+    z: Tensor  # its sums by person
+    inverse: Inverse
+
+
+def _of_faces(responses: Tensor, tangents: Tensor, groups: ArrayLike | None) -> tuple:
+    _same_shape("tangents", tangents, responses)
+    return people(groups, responses), *centred(responses), *centred(tangents)
+
+
+def _whiten(
+    sets: Sequence[Rows],
+    mean: Tensor,
+    slope: Tensor,
+    noise: Rows,
+    who: People,
+    apart: bool = False,
+    inside: int = 0,
+    within: Tensor | float = 1.0,
+) -> _Whitened:
+    rows = torch.cat([one.values for one in sets], -2)
+    freedom, units = rows.shape[-2] - len(sets), rows.shape[-1]
+    if apart:
+        scale = deviations(rows, mean, freedom).unsqueeze(-2)
+    else:
+        factor = cholesky(rows, mean, freedom)
+
+    def white(values: Tensor) -> Tensor:
+        return values / scale if apart else whiten(factor, values)
+
+    sets = [Rows(white(one.values), one.owner) for one in sets]
+    u, error = white(slope.unsqueeze(-2)).squeeze(-2), white(noise.values)
+    everyone = People.of(torch.cat([one.owner for one in sets]), len(who.counts))
+    parts, kinds = [], 1
+    for one in sets:
+        label, code = one.owner.unique(return_inverse=True)
+        split = components(one.values, People.of(code), len(code) / rows.shape[-2])
+        parts, kinds = parts + [part._replace(owner=label[part.owner]) for part in split], len(split)
+    if apart:  # every unit is a population of its own
+        parts = [part._replace(rows=part.rows.mT.unsqueeze(-1)) for part in parts]
+    inverse = inverse_bias(parts, u.unsqueeze(-1) if apart else u, everyone)
+    enough(inverse.nu, 1 if apart else units)
+    kept = inverse.kept[..., : kinds * inside : kinds].mean(-1) if inside else torch.ones_like(inverse.k)
+    if not apart:
+        kept = kept.unsqueeze(-1)
+    if inside:
+        within = torch.as_tensor(within, dtype=u.dtype, device=u.device).reshape(-1, 1)
+        z = who.sums(error * (1 + (kept.rsqrt().unsqueeze(-2) - 1) * within), noise.owner)
+    else:
+        z = who.sums(error, noise.owner)
+    plugin = (u * u).sum(-1)
+    if apart:
+        root = inverse.k.sqrt()
+        u, z = u * root, z * root.unsqueeze(-2)
+        rows = torch.cat([one.values for one in sets], -2)
+        alike = (rows.mT @ rows / freedom).square()  # two units' estimates vary together as their squared correlation
+        share = u**2 / (u**2).sum(-1, keepdim=True)
+        spread = inverse.spread.mean(-1) / dot(alike * share.unsqueeze(-1), share).sum(-1)
+        one, nu = torch.ones_like(spread), inverse.nu.amin(-1)
+        inverse = Inverse(one, nu, spread, inverse.kept, inverse.influence.sum(-2))
+    return _Whitened(sets, u, plugin, error, z, inverse)
+
+
+def _linear(white: _Whitened, psi: Tensor, who: People, extra: Tensor | float = 0.0) -> Estimate:
+    # The common end; psi is what each person adds to the quadratic form by the slope. First-order variances, taken at
+    # the estimate, contain the second-order one twice; `extra` adds to the latter.
+    u, z, inverse = white.u, white.z, white.inverse
+    k = inverse.k
     gram = z @ z.mT if z.shape[-2] < z.shape[-1] else z.mT @ z
-    information = k * plugin - c * (z * z).sum((-2, -1))
+    information = k * ((u * u).sum(-1) - (z * z).sum((-2, -1)))
     second = 2 * k**2 * (gram * gram).sum((-2, -1))
-    effect = scale * (k.unsqueeze(-1) * psi / len(who.codes) + inverse.influence)
+    effect = k.unsqueeze(-1) * psi + who.scale * inverse.influence
     by_people = (effect**2).sum(-1) - second - extra
     normal = 4 * k**2 * (dot(z, u) ** 2).sum(-1) - second
     normal = normal.maximum(second) + 2 * information**2 / inverse.spread.clamp(min=1e-3) + extra
     error = by_people.maximum(normal).sqrt()
-    return Estimate(information, error, torch.full_like(plugin, number - 1), plugin, inverse.nu, effect)
+    freedom = torch.full_like(k, len(torch.cat([one.owner for one in white.sets]).unique()) - 1)
+    return Estimate(information, error, freedom, white.plugin, inverse.nu, effect)
+
+
+def _blind(white: _Whitened, found: Estimate, who: People) -> Estimate:
+    # From the information without correlations to that of a decoder that does not know of them.
+    rows, owner = (torch.cat(parts, axis) for parts, axis in zip(zip(*white.sets, strict=True), (-2, 0), strict=True))
+    u, z, n = white.u, white.z, rows.shape[-2] - len(white.sets)
+    r = rows.mT @ rows / n
+    mended = r * (1 + 2 * (1 - r**2) / n)
+    noise = (z @ mended * z).sum((-2, -1))
+    toward = dot(mended, u)
+    b = (u * toward).sum(-1) - noise
+    own = dot(rows, u) ** 2 - 2 * dot(rows**2, u * toward) + (u * (2 * toward - dot(r, u))).sum(-1).unsqueeze(-1)
+    on_b = 2 * dot(z, toward) + who.scale * who.sums(own.unsqueeze(-1) / n, owner).squeeze(-1)
+    a, ratio = found.information, (found.information / b).unsqueeze(-1)
+    effect = ratio * (2 * found.influence - ratio * on_b)
+    apart = (found.influence / a.unsqueeze(-1) - on_b / b.unsqueeze(-1)).square().sum(-1)
+    twice = found.standard_error**2 - (found.influence**2).sum(-1)  # the second order, in the influences on A
+    second = 2 * found.standard_error**4 / b**2
+    first = (effect**2).sum(-1) + 4 * ratio.squeeze(-1) ** 2 * twice
+    error = first.maximum(second).sqrt()
+    information, plugin = a * a.abs() / b / (1 + apart), found.plugin**2 / b
+    return found._replace(information=information, standard_error=error, plugin=plugin, influence=effect)
 
 
 def plugin_information(responses: Tensor, tangents: Tensor) -> Tensor:
@@ -170,23 +290,23 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
     Notes
     -----
     With C = Cov(r, d), Sigma' = C + C^T. Regressing the derivatives on the responses, B = C^T S^-1 with
-    residual covariance R, gives J = tr(B^2) + tr(Sigma^-1 B Sigma B^T), equation (20). The noise of B adds t / n
-    to the first and N t / n to the second term, t = tr(S^-1 R), equation (21); with clusters these are sums over
-    people of the regression's scores. What remains is the expectation of tr(S^-1 B S B^T) for a Wishart S, which
-    mixes in tr(B^2) and tr(B)^2 at 1 / nu, equation (22).
+    residual covariance R, gives J = tr(B^2) + tr(Sigma^-1 B Sigma B^T). The noise of B adds t / n to the
+    first and N t / n to the second term, t = tr(S^-1 R); with clusters these are sums over people of the
+    regression's scores. What remains is the expectation of tr(S^-1 B S B^T) for a Wishart S, which mixes in
+    tr(B^2) and tr(B)^2 at 1 / nu.
 
     The standard error adds to the tangent's the influence of each person on J and the second-order variance
-    2 ((N + 2) tr((S^-1 R)^2) + t^2) / n^2, which alone is left where Sigma' = 0, equation (23). Not a bound for
-    responses that are not normal. Uncorrected it is off by about tr(Sigma^-1 D)(N + 1) / T.
+    2 ((N + 2) tr((S^-1 R)^2) + t^2) / n^2, which alone is left where Sigma' = 0. Not a bound for responses
+    that are not normal. Uncorrected it is off by about tr(Sigma^-1 D)(N + 1) / T.
 
     References
     ----------
     Kay (1993), Fundamentals of Statistical Signal Processing: Estimation Theory, section 3.9, for the
     information (the Slepian-Bangs formula). The corrections are derived above.
     """
-    who = people(groups, responses)
-    white = _whitened(responses, tangents, who, sums=False)
-    x, e, nu = white.responses, white.slopes, white.inverse.nu
+    who, x, mean, d, slope = _of_faces(responses, tangents, groups)
+    white = _whiten([Rows(x, who.codes)], mean, slope, Rows(d, who.codes), who)
+    x, e, nu = white.sets[0].values, white.noise, white.inverse.nu
     n, units = x.shape[-2] - 1, x.shape[-1]
     b = e.mT @ x / n
     residual = e - x @ b.mT
@@ -200,9 +320,9 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
     second = 2 * ((units + 2) * (r * r).sum((-2, -1)) + t**2) / (n * nu)
     turn = x @ (b + b.mT)
     psi = 2 * dot(e, white.u) + ((2 * e - turn) * turn).sum(-1)
-    psi = who.sums(psi.unsqueeze(-1)).squeeze(-1)
-    inverse = white.inverse
-    linear = _linear(u=white.u, z=who.sums(e), psi=psi, inverse=inverse, c=inverse.k, who=who, extra=second)
+    scale = who.scale / len(who.codes)
+    psi = who.sums(psi.unsqueeze(-1)).squeeze(-1) * scale
+    linear = _linear(white._replace(z=white.z * scale), psi, who, second)
     return linear._replace(
         information=linear.information + bending,
         plugin=linear.plugin + ((b + b.mT) ** 2).sum((-2, -1)) / 2,
@@ -210,7 +330,7 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
 
 
 def _regression_noise(x: Tensor, residual: Tensor, who: People) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the noise of B adds to tr(B^2), tr(B)^2 and |B|^2, from scores summed by person: equation (21)."""
+    # What the noise of B adds to tr(B^2), tr(B)^2 and |B|^2, from scores summed by person.
     n, units = x.shape[-2] - 1, x.shape[-1]
     same = (who.codes[:, None] == who.codes).to(x) / (n * (n - units))
     cross = x @ residual.mT
@@ -222,51 +342,66 @@ def _regression_noise(x: Tensor, residual: Tensor, who: People) -> tuple[Tensor,
     )
 
 
-def direct(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: str = "paired") -> Estimate:
+def direct(
+    pair: Tensor | Sequence[Tensor],
+    delta: float,
+    groups: ArrayLike | None = None,
+    design: str = "paired",
+    correlations: str = "used",
+) -> Estimate:
     r"""Linear Fisher information from responses to two stimuli, at theta - delta / 2 and theta + delta / 2.
 
     .. math:: \hat I = [k\,\Delta\mu^T S^{-1} \Delta\mu - c\, tr(S^{-1} V)] / \delta^2
 
     Parameters
     ----------
-    pair : Tensor, shape (..., side, face, unit)
-        Responses; side 0 is theta - delta / 2.
+    pair : Tensor, shape (..., side, face, unit), or two Tensors, shape (..., face, unit)
+        Responses; side 0 is theta - delta / 2. Two tensors may differ in length where the sides are independent.
     delta : float
         The step in rad.
     groups : array_like, shape (face,), optional
+        Where two tensors came, of the faces of both in turn.
     design : {"paired", "independent"}
         Whether face j is the same on both sides. Pairing makes the spread of the estimate several times
         smaller.
+    correlations : {"used", "shuffled", "ignored"}
+        Between units, in the noise; see `combined`.
 
     Notes
     -----
-    Equation (25). S averages the covariances of the two sides, V is that of the mean difference. For pairs the
-    components of S are half sums and half differences of the sides, equation (24). V is made of the differences,
-    which are in S too: c = k / q, q being the share of their leave-one-out trace that the plain trace retains,
-    equation (8). If the sides are correlated by rho and normal, that is nu = 2 n / (1 + rho^2), k = (nu - N - 1) /
-    nu and c = 1 - (N + 1) rho (1 + rho) / (2 n) to first order. For independent trials it is the published
-    correction, equation (26), which is far off for paired faces.
+    S averages the covariances of the two sides, weighed by their degrees of freedom, V is that of the mean
+    difference. For pairs the components of S are half sums and half differences of the sides. V is made of the
+    differences, which are in S too: c = k / q, q being the share of their leave-one-out trace that the plain
+    trace retains. If the sides are correlated by rho and normal, that is nu = 2 n / (1 + rho^2), k = (nu - N -
+    1) / nu and c = 1 - (N + 1) rho (1 + rho) / (2 n) to first order. For independent trials it is the published
+    correction, which is far off for paired faces.
 
     References
     ----------
     Kanitscheider, Coen-Cagli, Kohn and Pouget (2015), PLoS Comput Biol 11(6): e1004218.
     """
-    if pair.ndim < 3 or pair.shape[-3] != 2:
-        raise ValueError(f"pair must have the dimensions (..., side=2, face, unit), not shape {tuple(pair.shape)}")
-    sides, mean = centred(pair)
-    who = people(groups, sides)
-    factor = cholesky(sides.flatten(-3, -2), mean.mean(-2), 2 * (sides.shape[-2] - 1))
-    minus, plus = whiten(factor.unsqueeze(-3), sides).unbind(-3)
-    u = whiten(factor, (mean[..., 1:, :] - mean[..., :1, :])).squeeze(-2)
+    if isinstance(pair, Tensor):
+        if pair.ndim < 3 or pair.shape[-3] != 2:
+            raise ValueError(f"pair must have the dimensions (..., side=2, face, unit), not shape {tuple(pair.shape)}")
+        groups = groups if groups is None or design == "paired" else np.tile(np.asarray(groups), 2)
+        pair = pair.unbind(-3)
+    (minus, below), (plus, above) = map(centred, pair)
     paired = design == "paired"
-    half = math.sqrt(0.5)
-    rows = ((plus - minus) * half, (plus + minus) * half) if paired else (plus, minus)
-    parts = [part for side in rows for part in components(side, who, 0.5)]
-    inverse = inverse_bias(parts, u, who)
-    enough(inverse.nu, u.shape[-1])
-    kept = inverse.kept[..., 0] if paired else inverse.kept[..., :: len(parts) // 2].mean(-1)
-    z = torch.cat([minus, plus], -2) if not paired and groups is None else who.sums(plus - minus)
-    found = _linear(u=u, z=z, psi=2 * dot(who.sums(plus - minus), u), inverse=inverse, c=inverse.k / kept, who=who)
+    both = torch.cat([minus, plus], -2)
+    who = people(groups, plus if paired else both)
+    if paired:
+        half = 0.5**0.5
+        sets = [Rows((plus - minus) * half, who.codes), Rows((plus + minus) * half, who.codes)]
+        noise = Rows((plus - minus) * (who.scale / len(who.codes)), who.codes)
+    else:
+        sizes = [minus.shape[-2], plus.shape[-2]]
+        sets = [Rows(*rows) for rows in zip((minus, plus), who.codes.split(sizes), strict=True)]
+        scaled = [
+            rows * (sign * ((n / (n - 1)) ** 0.5 if who.alone else who.scale) / n)
+            for rows, sign, n in zip((minus, plus), (-1, 1), sizes, strict=True)
+        ]
+        noise = Rows(torch.cat(scaled, -2), who.codes)
+    found = combined(sets, (below + above) / 2, above - below, noise, who, correlations, 1 if paired else 2)
     return rescaled(found, delta**-2)
 
 
@@ -277,12 +412,10 @@ def rescaled(found: Estimate, factor: float) -> Estimate:
 
 
 def _trace(matrix: Tensor) -> Tensor:
-    """Sum the diagonal of the last two dimensions."""
     return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 def _same_shape(argument: str, came: Tensor, responses: Tensor) -> None:
-    """Raise a ValueError unless `came` has the shape of the responses."""
     if came.shape != responses.shape:
         raise ValueError(
             f"{argument} must have the shape of the responses, {tuple(responses.shape)}, not {tuple(came.shape)}"

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -103,7 +104,9 @@ def test_tangent_and_smoothed_share_their_responses():
 def test_pairs_come_as_sides(name, design):
     responses, slopes = activity()
     pair = np.stack([responses - 0.2 * slopes, responses + 0.2 * slopes], 1)[:2]
-    found = estimate(pair, angles=[0.0, 1.0], delta=0.4, design=design, estimator=name)
+    few = pytest.warns(FewFaces, match="60 faces are too few for robust, .* below 80 for 3 units")
+    with few if name == "robust" else nullcontext():
+        found = estimate(pair, angles=[0.0, 1.0], delta=0.4, design=design, estimator=name)
     entry = ESTIMATORS[name].function(torch.as_tensor(pair), 0.4, design=design or "paired")
     assert found.fisher_information.values == pytest.approx(entry.information.numpy())
     assert found.attrs["delta"] == 0.4

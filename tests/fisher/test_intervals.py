@@ -56,6 +56,30 @@ def test_a_band_holds_the_whole_curve_as_often_as_it_says():
     assert (whole.upper > single.upper).all()
 
 
+def test_a_difference_matches_labels_and_names_what_does_not():
+    people = np.arange(100) // 4
+    responses, tangents = (values[0] for values in next(drawn(angles=[0.5]).chunks())[1:])
+    first = estimate(responses, tangents=tangents, angles=0.5, identity=people, influence=True)
+    order = np.random.default_rng(0).permutation(100)
+    mixed = estimate(
+        responses[:, order], tangents=tangents[:, order], angles=0.5, identity=people[order], influence=True
+    )
+    assert float(intervals.difference(first, mixed).standard_error.max()) < 1e-9
+    with pytest.raises(ValueError, match="different labels along person: 7 is in one only"):
+        intervals.difference(first, first.sel(person=first.person != 7))
+    with pytest.raises(ValueError, match="different labels along angle"):
+        intervals.difference(first, first.assign_coords(angle=[1.5]))
+
+
+@pytest.mark.filterwarnings("ignore:discrimination never confused")
+def test_what_is_never_confused_has_an_infinite_interval_difference_and_band():
+    sides = np.random.default_rng(0).normal(size=(1, 2, 60, 2)) + np.array([-20, 20])[:, None, None]
+    found = estimate(sides, angles=[0.0], delta=0.2, estimator="discrimination", influence=True)
+    for limits in (intervals.interval(found), intervals.band(found, draws=20)):
+        assert np.isneginf(limits.lower).all() and np.isposinf(limits.upper).all()
+    assert np.isinf(intervals.difference(found, found).standard_error).all()
+
+
 def test_what_needs_influence_says_so():
     with pytest.raises(ValueError, match="call estimate with influence=True"):
         intervals.band(estimate(drawn()))

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from fisherbook.fisher import classifiers, kernels
-from fisherbook.fisher.circular import decoded, smoothed
+from fisherbook.fisher.circular import decoded, smoothed, smoothed_trials
 from fisherbook.fisher.covariance import least_faces
 
 DRAWS = 400
@@ -150,6 +150,47 @@ def test_the_correction_for_independent_trials_fails_for_paired_faces():
     published = found.plugin * (2 * faces - units - 3) / (2 * faces - 2) - 2 * units / (faces * delta**2)
     assert_unbiased(found.information, 400)
     assert published.mean() < 0.9 * 400
+
+
+def blind_truth(slope, covariance):
+    """Information used, shuffled and ignored of a slope and a covariance."""
+    variance = covariance.diagonal()
+    shuffled = (slope**2 / variance).sum()
+    decoder = slope / variance
+    used = slope @ torch.linalg.solve(covariance, slope)
+    return {"used": used, "shuffled": shuffled, "ignored": shuffled**2 / (decoder @ covariance @ decoder)}
+
+
+@pytest.mark.parametrize("correlations", ["used", "shuffled", "ignored"])
+@pytest.mark.parametrize("kernel", ["tangent", "paired", "independent", "smoothed"])
+def test_information_without_noise_correlations_is_unbiased(kernel, correlations):
+    generator = torch.Generator().manual_seed(30)
+    units, faces, draws = 5, 80, 300
+    root = torch.eye(units, dtype=torch.float64) + 0.4 * normal(generator, units, units)
+    slope = torch.linspace(-1, 1.5, units, dtype=torch.float64)
+    truth = float(blind_truth(slope, root @ root.T)[correlations])
+    one, two = (normal(generator, draws, faces, units) @ root.T for _ in range(2))
+    if kernel == "tangent":
+        found = kernels.tangent(one, slope + 0.7 * two, correlations=correlations)
+    elif kernel == "smoothed":
+        angles = torch.arange(8, dtype=torch.float64).repeat_interleave(faces) * math.pi / 4
+        noise = normal(generator, draws, 8 * faces, units) @ root.T
+        found = smoothed_trials(
+            noise + angles.sin()[:, None] * slope, angles, torch.zeros(1).double(), correlations=correlations
+        )
+        found = type(found)(*(column[:, 0] for column in found[:6]))
+    else:
+        other = 0.8 * one + 0.6 * two if kernel == "paired" else two[:, :60]
+        found = kernels.direct((one, other + 2 * slope), 2.0, design=kernel, correlations=correlations)
+    assert_unbiased(found.information, truth, slack=0.01)
+    assert 0.9 <= coverage(found, truth) <= 0.99
+    claimed = float(found.standard_error.square().mean().sqrt())
+    assert claimed == pytest.approx(float(found.information.std()), rel=0.3)
+
+
+def test_without_correlations_more_units_than_faces_will_do():
+    x, d, _ = linear_code(31, 50, 30, 1, 60)
+    assert_unbiased(kernels.tangent(x, d, correlations="shuffled").information, MEAN_SLOPE**2, slack=0.02)
 
 
 def test_two_equal_sides_have_no_information():
