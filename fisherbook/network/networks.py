@@ -17,6 +17,8 @@ from ..store import digest
 from .readouts import READOUTS
 
 Parameters = dict[str, Tensor]
+_VECTORS = 32  # numbers; what a vectorised function takes at a time divides it
+_UNSHARED = 2**14  # numbers that no function shares among threads
 INPUT_MEAN, INPUT_SCALE = 0.5, 0.25  # pixels enter the first layer as (I - mean) / scale
 HIDDEN = {"mlp": (60, 20), "resnet18": (512,)}  # by architecture
 BACKBONE_LAYERS, FEATURES, PREFIX = ("layer1", "layer2", "layer3", "layer4", "features"), 512, "backbone."
@@ -61,6 +63,21 @@ NONLINEARITIES = {
         Nonlinearity("tanh", True, "tanh(x)", torch.tanh),
     )
 }
+
+
+def alike(function: Callable[[Tensor], Tensor], currents: Tensor) -> Tensor:
+    """Apply a pointwise function to currents (replicate, sample, unit) so that a replicate's values are its own.
+
+    On a CPU vectorised functions round what is left over at a tensor's end, or at the end of a thread's share,
+    differently: here nothing is left over, whatever other replicates there are.
+    """
+    numbers = currents[0].numel()
+    shared = currents.numel() > _UNSHARED and torch.get_num_threads() > 1
+    if currents.device.type != "cpu" or not (shared or numbers % _VECTORS):
+        return function(currents)
+    filled = F.pad(currents.mT.flatten(1), (0, -numbers % _VECTORS)).flatten()
+    found = torch.cat([function(part) for part in filled.split(_UNSHARED)]).view(len(currents), -1)
+    return found[:, :numbers].unflatten(1, currents.mT.shape[1:]).mT
 
 
 @dataclass(frozen=True)
@@ -178,6 +195,7 @@ class Network:
         currents: Tensor,
         layer: str = "output",
         masks: Sequence[Tensor] | None = None,
+        apply: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = Nonlinearity.__call__,
     ) -> Tensor:
         """Carry the first layer's currents (replicate, sample, unit) on to the activity of `layer`.
 
@@ -186,11 +204,13 @@ class Network:
         masks : sequence of Tensor, optional
             One per hidden layer, (replicate, sample, unit), 0 for a unit that is silenced and 1 otherwise; activities
             are divided by the probability of being kept.
+        apply : callable
+            How a nonlinearity is applied to currents: in training by `alike`.
         """
         function = NONLINEARITIES[self.nonlinearity]
         chain = (*self._hidden, "auxiliary" if layer == "auxiliary" else "output")
         for depth, (this, following) in enumerate(pairwise(chain)):
-            activity = function(currents)
+            activity = apply(function, currents)
             if masks is not None:
                 activity = activity * masks[depth] / (1 - self.dropout)
             if this == layer:
