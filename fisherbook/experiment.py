@@ -102,7 +102,7 @@ def measure(
     made = made_by("experiment", device=device)
     parts = {}
     for stage in tqdm(ensemble.weights, desc="measuring", disable=not progress, leave=False):
-        keys = [digest([key, what, stimulus.digest, made]) for key in ensemble.select(sound).keys[stage]]
+        keys = [digest([key, what, stimulus.digest, made]) for key in ensemble.select(sound).fingerprints(stage)]
         compute = functools.partial(
             _measure_stage, what, ensemble, stimulus, stage, dict(zip(keys, sound, strict=True)), memory
         )

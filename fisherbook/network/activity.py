@@ -177,7 +177,7 @@ def record(
     if dropout:
         attrs["dropout"] = "on"
     made = made_by("network.activity", device=device)
-    key = digest([network.keys[stage], stimulus.digest, layer, faces, dropout, made])
+    key = digest([network.fingerprints(stage), stimulus.digest, layer, faces, dropout, made])
     readout, symmetry = READOUTS[description.readout], stimulus.symmetry
     decode = (lambda outputs: readout.decode(outputs) / symmetry) if layer == "output" else None
     widest = sum(description.hidden) * 4 + len(stimulus.aperture) * (stimulus.rotation != "harmonic")

@@ -26,6 +26,7 @@ from .networks import BACKBONE_LAYERS, FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX
 IMAGENET = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 _MEAN, _SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels: what the weights expect
 _STATISTICS = ("running_mean", "running_var", "mean", "scale")  # measured, never trained
+_NEEDLESS = re.compile(r"fc\..*|.*\.num_batches_tracked|mean|scale")  # names that weights may have besides
 _CALIBRATION = 256  # pairs of face and angle
 _TOGETHER = 64  # images
 
@@ -78,31 +79,49 @@ def load(weights: str, store: Store | None = None) -> Parameters:
         state = _imagenet()
     elif re.fullmatch("[0-9a-f]{64}", weights):
         store = store or default_store()
-        state = store.get("weights", weights, partial(torch.load, weights_only=True, map_location="cpu"), ".pt")
-        if state is None:
+        piece = store.get("weights", weights, partial(torch.load, weights_only=True, map_location="cpu"), ".pt")
+        if piece is None:
             raise ValueError(
                 f"weights: there are no trained weights of key {weights} in {store.root}; train them first"
             )
-        state = state["parameters"]
+        state = backbone_of(piece["parameters"])
     elif not Path(weights).expanduser().is_file():
         raise FileNotFoundError(
             f"weights must be imagenet, random, a key of trained weights or a file, not {weights!r}"
         )
-    elif weights.endswith(".safetensors"):
+    else:
+        state = _read(Path(weights).expanduser())
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
+    wanted = draw(torch.Generator())
+    wrong = [f"{n} is missing" for n in wanted if n not in state]
+    wrong += [f"{n} has the shape {(*state[n].shape,)}, not {(*t.shape,)}" for n, t in wanted.items() if n in state
+              and state[n].shape != t.shape]  # fmt: skip
+    wrong += [f"it has {n} too" for n in state if n not in wanted and not _NEEDLESS.fullmatch(n)]
+    if wrong:
+        raise ValueError(f"weights {weights!r} don't fit torchvision's resnet18: {wrong[0]}")
+    if odd := [name for name in wanted if not state[name].isfinite().all()]:
+        raise ValueError(f"weights {weights!r} hold numbers that are not finite, in {odd[0]}")
+    return {name: state[name].float() for name in wanted}
+
+
+def _read(file: Path) -> Parameters:
+    """Read a file's state dict of tensors."""
+    if file.suffix == ".safetensors":
         try:
-            from safetensors.torch import load_file
+            from safetensors.torch import load_file as read
         except ImportError:
             raise ModuleNotFoundError("weights in a .safetensors file need: pip install safetensors") from None
-        state = load_file(Path(weights).expanduser())
     else:
-        state = torch.load(Path(weights).expanduser(), weights_only=True, map_location="cpu")
-    state, wanted = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}, draw(torch.Generator())
-    wrong = [n for n, t in wanted.items() if n not in state or state[n].shape != t.shape]
-    if wrong:
-        raise ValueError(
-            f"weights {weights!r} don't fit torchvision's resnet18: {wrong[0]} is missing or of another shape"
-        )
-    return {name: state[name].float() for name in wanted}
+        read = partial(torch.load, weights_only=True, map_location="cpu")
+    try:
+        state = read(file)
+    except OSError:
+        raise
+    except Exception:  # of many kinds, with advice that is not ours to give
+        state = None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"weights {str(file)!r} is no file of weights: it must hold a state dict, names and tensors")
+    return state
 
 
 def _imagenet() -> Parameters:

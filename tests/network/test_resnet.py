@@ -15,6 +15,11 @@ from fisherbook import derivative
 from fisherbook.network import banks, networks, resnet, training
 from fisherbook.store import Store
 
+
+class Unsafe:
+    """What only unpickling could read."""
+
+
 FROZEN = fb.Network("resnet18", hidden=(8,), weights="random", bank=8)
 FINETUNED = replace(FROZEN, backbone="finetuned")
 SHORT = fb.Stage("uniform", fb.uniform(), steps=3, batch=4)
@@ -324,6 +329,27 @@ def test_weights_that_cannot_be_had_are_refused_in_one_sentence(state, tmp_path,
     file = tmp_path / "odd.pt"
     torch.save({n: t for n, t in state.items() if n != "layer3.0.conv1.weight"}, file)
     with pytest.raises(ValueError, match=r"layer3\.0\.conv1\.weight is missing"):
+        resnet.load(str(file))
+
+
+def test_weights_of_another_network_or_that_are_none_are_refused_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(resnet, "CONVOLUTIONS", {"conv1": (64, 3, 7)})  # small files
+    file, state = tmp_path / "odd.pt", resnet.draw(networks.generator(0))
+    odd = {
+        r"it has layer1\.2\.conv1\.weight too": state | {"layer1.2.conv1.weight": torch.ones(1)},  # a deeper network's
+        r"conv1\.weight has the shape \(2,\), not \(64, 3, 7, 7\)": state | {"conv1.weight": torch.ones(2)},
+        r"not finite, in bn1\.bias": state | {"bn1.bias": torch.full((64,), torch.nan)},
+        "it must hold a state dict": {"model": state},
+        "must hold a state dict": [1, 2],
+        "is no file of weights": "pickled",
+    }
+    for sentence, content in odd.items():
+        torch.save(Unsafe() if content == "pickled" else content, file)
+        with pytest.raises(ValueError, match=sentence) as refused:
+            resnet.load(str(file))
+        assert "pickl" not in str(refused.value) and refused.value.__context__ is None
+    file.write_bytes(b"no zip")
+    with pytest.raises(ValueError, match="is no file of weights"):
         resnet.load(str(file))
 
 

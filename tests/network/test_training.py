@@ -161,6 +161,47 @@ def test_an_ensemble_is_saved_and_loaded_whole(stimulus, store, tmp_path):
     assert torch.equal(loaded["focused"]["output.weight"], ensemble["focused"]["output.weight"])
 
 
+def test_a_saved_ensemble_with_one_bit_flipped_is_refused(stimulus, store, tmp_path):
+    file = tmp_path / "ensemble.pt"
+    train(stimulus, store, [dataclasses.replace(STAGES[0], steps=1)], replicates=1).save(file)
+    whole = file.read_bytes()
+    for place in range(7, len(whole), len(whole) // 40):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged, or was not written by Ensemble"):
+            fb.Ensemble.load(file)
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match="is damaged, or was not written by Ensemble"):
+        fb.Ensemble.load(file)
+
+
+def test_a_failed_save_leaves_the_file_that_was_there(stimulus, store, tmp_path, monkeypatch):
+    file, ensemble = tmp_path / "ensemble.pt", train(stimulus, store, STAGES[:1], replicates=1)
+    ensemble.save(file)
+    before = file.read_bytes()
+
+    def fails(_, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(RuntimeError, match="killed"):
+        ensemble.save(file)
+    assert file.read_bytes() == before and [f.name for f in tmp_path.glob("*.pt")] == ["ensemble.pt"]
+
+
+def test_fingerprints_tell_weights_apart_that_one_key_made(stimulus, store):
+    ensemble = train(stimulus, store)
+    moved = {name: tensor + (name == "output.bias") for name, tensor in ensemble["focused"].items()}
+    other = dataclasses.replace(ensemble, weights=ensemble.weights | {"focused": moved})
+    assert other.fingerprints("uniform") == ensemble.fingerprints("uniform")
+    assert set(other.fingerprints("focused")).isdisjoint(ensemble.fingerprints("focused"))
+    assert ensemble.select([2, 0]).fingerprints("focused") == ensemble.fingerprints("focused")[::-2]
+    recorded = [fb.record(e, stimulus, stage="focused").key for e in (ensemble, other)]
+    assert recorded[0] != recorded[1]
+
+
 def test_the_linear_readout_learns_on_part_of_the_circle(stimulus, store):
     stage = fb.Stage("half", fb.uniform(-1.5, 1.5), loss="square", steps=400, batch=32)
     ensemble = train(stimulus, store, [stage], fb.Network(hidden=(30, 10), readout="linear"), 1)
