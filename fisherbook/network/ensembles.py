@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,8 @@ from .. import checks
 from ..angles import Density
 from ..store import atomic, digest
 from .losses import LIKELIHOOD, LOSSES
-from .networks import Network, Parameters
+from .networks import INITIAL, Network, Parameters
 
-INITIAL = "initial"
 _CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a saved ensemble
 
 
@@ -168,7 +168,7 @@ class Ensemble:
     def save(self, path: str | Path) -> None:
         """Write the ensemble to one file, whole or not at all; `load` reads it without unpickling any code."""
         kept = {part.name: getattr(self, part.name) for part in fields(self) if part.init}
-        kept |= {"network": asdict(self.network), "stages": [asdict(stage) for stage in self.stages]}
+        kept |= {"network": _described(self.network), "stages": [asdict(stage) for stage in self.stages]}
         with atomic(Path(path)) as temporary:
             torch.save(kept | {"replicate": self.replicate.tolist()}, temporary)
             checksum = hashlib.sha256(temporary.read_bytes()).digest()
@@ -176,13 +176,19 @@ class Ensemble:
                 file.write(checksum)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Ensemble":
+    def load(cls, path: str | Path, backbone: torch.nn.Module | None = None) -> "Ensemble":
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+        backbone : torch.nn.Module, optional
+            The module that the network was given as its backbone: it is not in the file.
 
         Raises
         ------
         ValueError
-            If the file is not as it was written.
+            If the file is not as it was written, or the backbone is another.
         """
         content = Path(path).read_bytes()
         body, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
@@ -195,4 +201,21 @@ class Ensemble:
         ]
         stages = tuple(Stage(**s | {"density": d}) for s, d in zip(kept.pop("stages"), densities, strict=True))
         replicate = np.array(kept.pop("replicate"), np.int64)
-        return cls(network=Network(**kept.pop("network")), stages=stages, replicate=replicate, **kept)
+        described = kept.pop("network")
+        if not isinstance(own := described["backbone"], str):
+            network = backbone and Network(**described | {"backbone": backbone})
+            if not backbone or _described(network) != described:
+                raise ValueError(
+                    f"{path} needs the module that was its network's backbone, a {own['name']} with its weights of "
+                    "then: give it as Ensemble.load(path, backbone=module)"
+                )
+        else:
+            network = Network(**described)
+        return cls(network=network, stages=stages, replicate=replicate, **kept)
+
+
+def _described(network: Network) -> dict[str, Any]:
+    """Return a network's description as plain values: of a module of the reader's own, its name and digest."""
+    own = network.backbone
+    named = own if isinstance(own, str) else {"name": own.name, "contents": own.contents}
+    return {part.name: getattr(network, part.name) for part in fields(network)} | {"backbone": named}

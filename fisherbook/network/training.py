@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,12 +27,13 @@ from tqdm import tqdm
 from .. import checks
 from ..stimulus.stimulus import Stimulus
 from ..store import Store, default_store, digest, made_by
-from . import banks, resnet
-from .banks import FeatureBank
 from .ensembles import INITIAL, Ensemble, Stage
 from .losses import LIKELIHOOD, LOSSES
-from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, Network, Parameters, alike, choose_device, generator
+from .networks import Network, Parameters, alike, choose_device, generator
 from .readouts import READOUTS
+
+if TYPE_CHECKING:
+    from .banks import FeatureBank
 
 _IMAGES = 1024  # made together
 _ONE_THREAD = 60_000_000  # products of the first layer per step, below which a second thread gains nothing
@@ -42,7 +44,7 @@ _LINE = 16  # numbers that fused Adam takes at a time
 
 
 def train(
-    stimulus: Stimulus | FeatureBank,
+    stimulus: "Stimulus | FeatureBank",
     network: Network,
     stages: Sequence[Stage],
     replicates: int | Sequence[int] = 8,
@@ -92,7 +94,7 @@ def train(
     )  # fmt: skip
     store, device = store or default_store(), choose_device(device)
     stages = _checked(stages, network, stimulus, len(replicate), device)
-    stimulus = banks.seen(network, stimulus, seed, device, store, progress)
+    stimulus = network.kind.seen(stimulus, seed, device, store, progress)
     run = _Run(stimulus, network, seed, device, dtype, progress, store)
     if start is None:
         pieces = {int(r): _Piece(run.initialise(r), None, torch.zeros(0)) for r in replicate}
@@ -148,7 +150,7 @@ class _Piece:
 class _Run:
     """What stays the same through a curriculum."""
 
-    stimulus: Stimulus | FeatureBank
+    stimulus: "Stimulus | FeatureBank"
     network: Network
     seed: int
     device: str
@@ -160,22 +162,17 @@ class _Run:
     @property
     def apart(self) -> bool:
         """Whether a replicate's numbers do not depend on which others are trained."""
-        return self.network.finetuned or torch.device(self.device).type == "cpu"
+        return self.network.kind.in_turn or torch.device(self.device).type == "cpu"
 
     def key(self, stages: Sequence[Stage], replicate: int, start: str = "") -> str:
-        made = made_by("network.training", device=self.device, dtype=self.dtype)
+        made = made_by("network.training", *self.network.kind.modules, device=self.device, dtype=self.dtype)
         return digest(
             [self._keyed, list(stages), self.seed, replicate, start, self.stimulus.digest, self.company, made]
         )
 
     @cached_property
-    def _keyed(self) -> Network:
-        return resnet.keyed(self.network)
-
-    @property
-    def inputs(self) -> int:
-        """Numbers that the first trained layer is shown."""
-        return FEATURES if self.network.finetuned else self.stimulus.channels * len(self.stimulus.aperture)
+    def _keyed(self) -> str:
+        return digest(self.network.keyed)
 
     @cached_property
     def targets(self) -> dict[str, Tensor]:
@@ -188,26 +185,8 @@ class _Run:
         return found
 
     def initialise(self, replicate: int) -> Parameters:
-        drawn = self.network.initialise(self.inputs, [generator(self.seed, int(replicate), INITIAL)], self.dtype)
-        parameters = {name: tensor[0] for name, tensor in drawn.items()}
-        if self.network.finetuned:
-            key = (self.seed, int(replicate))
-            begun = resnet.start(self.network, self.stimulus, key, self.store, self.device)
-            parameters |= {PREFIX + name: tensor.to(self.dtype) for name, tensor in begun.items()}
-        return parameters
-
-    def shown(self, parameters: Parameters, pixels: Tensor, mixed: bool = False) -> Tensor:
-        """Return what the first layer is shown, (replicate, sample, number): pixels, or a backbone's features."""
-        if not self.network.finetuned:
-            return pixels
-        found, training = [], self.network.weights == "random" and torch.is_grad_enabled()
-        for row, own in enumerate(pixels):
-            state = {name: tensor[row] for name, tensor in resnet.backbone_of(parameters).items()}
-            images = self.stimulus.embed(own.unflatten(-1, (self.stimulus.channels, -1)))
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=mixed):
-                features = resnet.forward(state, images, training=training)
-            found.append((features.to(self.dtype) - state["mean"]) / state["scale"])
-        return INPUT_MEAN + INPUT_SCALE * torch.stack(found)
+        key = (self.seed, int(replicate))
+        return self.network.kind.initialise(self.stimulus, key, self.dtype, self.store, self.device)
 
     def stack(self, pieces: dict[int, _Piece], replicate: Sequence[int]) -> Parameters:
         names = next(iter(pieces.values())).parameters
@@ -218,7 +197,7 @@ class _Run:
 
 
 def _checked(
-    stages: Sequence[Stage], network: Network, stimulus: Stimulus | FeatureBank, replicates: int, device: str
+    stages: Sequence[Stage], network: Network, stimulus: "Stimulus | FeatureBank", replicates: int, device: str
 ) -> tuple[Stage, ...]:
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
@@ -228,7 +207,7 @@ def _checked(
             checks.same_length(replicates=replicates, density=len(stage.density))
         if stage.auxiliary:
             _check_second_task(stage, network, stimulus)
-        if stage.mixed_precision and not (network.finetuned and torch.device(device).type == "cuda"):
+        if stage.mixed_precision and not (network.kind.in_turn and torch.device(device).type == "cuda"):
             raise ValueError(f"mixed_precision is for a fine-tuned backbone on a GPU, not for device {device!r}")
     if READOUTS[network.readout].likelihood is None and any(stage.loss == LIKELIHOOD for stage in stages):
         having = ", ".join(readout.name for readout in READOUTS.values() if readout.likelihood)
@@ -244,7 +223,7 @@ def _checked(
     return tuple(stages)
 
 
-def _check_second_task(stage: Stage, network: Network, stimulus: Stimulus | FeatureBank) -> None:
+def _check_second_task(stage: Stage, network: Network, stimulus: "Stimulus | FeatureBank") -> None:
     faces = stimulus.faces
     known = faces.identity if stage.auxiliary == "identity" else faces.attributes
     if known is None:
@@ -261,8 +240,8 @@ def _fill(
     replicate_of = {key: r for r, key in key_of.items()}
 
     def compute(missing: list[str]) -> Iterator[tuple[str, _Piece]]:
-        together = [[key] for key in missing] if run.network.finetuned else [missing if run.apart else [*replicate_of]]
-        for keys in together:
+        together = [missing if run.apart else list(replicate_of)]
+        for keys in [[key] for key in missing] if run.network.kind.in_turn else together:
             replicates, interim = [replicate_of[key] for key in keys], digest(keys)
             own = stage.rows([list(key_of).index(r) for r in replicates])
             with _threads_for(run, stage, len(keys)):
@@ -282,9 +261,10 @@ def _threads_for(run: _Run, stage: Stage, together: int) -> Iterator[None]:
     two, so that a block of images is shared evenly.
     """
     threads, used = torch.get_num_threads(), 1
-    if run.network.finetuned:
+    inputs = run.stimulus.channels * len(run.stimulus.aperture)
+    if run.network.kind.in_turn:
         used = threads
-    elif together * stage.batch * run.inputs * run.network.hidden[0] >= _ONE_THREAD:
+    elif together * stage.batch * inputs * run.network.hidden[0] >= _ONE_THREAD:
         used = 1 << (min(threads, together).bit_length() - 1)
     torch.set_num_threads(used)
     try:
@@ -350,7 +330,9 @@ class _Adam:
         return found | {f"{n}.step": self.state["step"][row].cpu().clone() for n in self._shapes}
 
 
-def _groups(stage: Stage, parameters: Parameters, moments: Sequence[dict[str, Tensor] | None]) -> list[_Adam]:
+def _groups(
+    network: Network, stage: Stage, parameters: Parameters, moments: Sequence[dict[str, Tensor] | None]
+) -> list[_Adam]:
     """Return what a stage trains: groups that have one learning rate and were always trained together."""
     rates = {"": stage.learning_rate, "auxiliary": stage.learning_rate, "backbone": stage.backbone_rate}
     if stage.backbone_rate is None:
@@ -358,7 +340,7 @@ def _groups(stage: Stage, parameters: Parameters, moments: Sequence[dict[str, Te
     members: dict[str, Parameters] = {group: {} for group in rates}
     for name, tensor in parameters.items():
         group = name.partition(".")[0]
-        if not resnet.is_statistic(name) and (group != "auxiliary" or stage.auxiliary):
+        if network.kind.trains(name) and (group != "auxiliary" or stage.auxiliary):
             members[group if group in rates else ""][name] = tensor
     return [_Adam(own, rates[group], moments) for group, own in members.items() if own]
 
@@ -369,7 +351,7 @@ def _train_stage(
     """Train the given replicates together through one stage and yield one piece for each."""
     parameters = run.stack(before, replicates)
     kept = [before[r].moments if stage.optimizer_state == "kept" else None for r in replicates]
-    groups = _groups(stage, parameters, kept)
+    groups = _groups(run.network, stage, parameters, kept)
     for group in groups:
         parameters |= group.parameters
     loss = torch.full((len(replicates), stage.steps), torch.nan, device=run.device)
@@ -419,7 +401,7 @@ def _step(run: _Run, stage: Stage, parameters: Parameters, groups: list[_Adam], 
     """Make one optimiser step and return each replicate's loss before it."""
     loss = _losses(run, stage, parameters, batch["pixels"], batch["face"], batch["angle"], batch.get("masks"))
     trained = [tensor for group in groups for tensor in group.parameters.values()]
-    gradients, scale = torch.autograd.grad(loss.sum(), trained), None
+    gradients, scale = torch.autograd.grad(loss.sum(), trained, materialize_grads=True), None
     if stage.clip is not None:
         norm = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients], 1)
         scale = (stage.clip / torch.linalg.vector_norm(norm, dim=1)).clamp(max=1)
@@ -436,7 +418,8 @@ def _losses(
     """Return each replicate's mean loss for pixels (replicate, sample, pixel) of faces at angles."""
     network, readout = run.network, READOUTS[run.network.readout]
     masks = None if masks is None else masks.to(run.device).split(network.hidden, -1)
-    currents = network.first(parameters, run.shown(parameters, pixels, stage.mixed_precision))
+    shown = network.kind.shown(parameters, pixels, run.stimulus, stage.mixed_precision)
+    currents = network.first(parameters, shown)
     last = network.onward(parameters, currents, f"hidden{len(network.hidden)}", masks, alike)
     outputs = network.affine(parameters, last, "output")
     targets = (run.stimulus.symmetry * angles.to(run.device)).to(run.dtype)
