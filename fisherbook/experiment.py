@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from . import checks, results
 from .fisher import log_fisher
 from .fisher.estimate import ESTIMATORS, estimate
 from .network.activity import Activity, as_bytes, record
-from .network.banks import FeatureBank, seen
 from .network.ensembles import INITIAL, Ensemble, Stage
 from .network.networks import Network, choose_device
 from .network.readouts import READOUTS
@@ -30,12 +29,15 @@ from .statistics import curves
 from .stimulus.stimulus import Stimulus
 from .store import Store, closure, default_store, digest, made_by
 
+if TYPE_CHECKING:
+    from .network.banks import FeatureBank
+
 _LAYOUT = "@layout"
 _ORDER = ("stage", "replicate", "split", "part", "layer", "estimator", "lag", "angle", "step")
 
 
 def measure(
-    stimulus: Stimulus | FeatureBank,
+    stimulus: "Stimulus | FeatureBank",
     network: Network,
     stages: Sequence[Stage],
     replicates: int | Sequence[int] = 8,
@@ -128,16 +130,16 @@ def measure(
     )  # fmt: skip
     what.check(stimulus, network)
     device, memory, store = choose_device(device), as_bytes(memory), store or default_store()
-    stimulus = seen(network, stimulus, seed, device, store, progress)
+    stimulus = network.kind.seen(stimulus, seed, device, store, progress)
     ensemble = train(stimulus, network, stages, replicates, seed, device, store=store, progress=progress)
     middles = None if about is None else _middles(about, what.angles, ensemble.replicate)
     sound = [int(r) for r in ensemble.replicate if r not in ensemble.failures]
     if not sound:
         raise RuntimeError("no replicate was trained to its end; try a lower learning_rate or a clip on the gradient")
-    made = made_by("experiment", device=device)
+    made = made_by("experiment", *network.kind.modules, device=device)
     found = {}
     for stage in tqdm(ensemble.weights, desc="measuring", disable=not progress, leave=False):
-        keys = [digest([key, what, stimulus.digest, made]) for key in ensemble.select(sound).keys[stage]]
+        keys = [digest([key, what, stimulus.digest, made]) for key in ensemble.select(sound).fingerprints(stage)]
         compute = functools.partial(
             _measure_stage, what, ensemble, stimulus, stage, dict(zip(keys, sound, strict=True)), memory
         )
@@ -276,7 +278,7 @@ class _What:
     pairs: bool
     seed: int
 
-    def check(self, stimulus: Stimulus | FeatureBank, network: Network) -> None:
+    def check(self, stimulus: "Stimulus | FeatureBank", network: Network) -> None:
         at = self.angles
         if (np.diff(at) <= 0).any() or at[0] < -np.pi or at[-1] >= np.pi:
             raise ValueError("angles must rise on [-pi, pi), each once")
@@ -293,7 +295,7 @@ class _What:
         if halved and stimulus.faces.identity is None:
             raise ValueError(f"parts={self.parts!r} halves the people, but {stimulus.faces.source} names none")
 
-    def faces(self, stimulus: Stimulus | FeatureBank) -> int:
+    def faces(self, stimulus: "Stimulus | FeatureBank") -> int:
         """How many faces of every split are shown: as many as the smallest has."""
         return min(len(stimulus.faces.split(split)) for split in self.splits)
 

@@ -10,7 +10,6 @@ import torch
 from .. import angles as circle
 from .. import checks
 from ..fisher import log_fisher as fisher
-from ..network import resnet
 from ..network.activity import record
 from ..network.ensembles import Ensemble, Stage
 from ..network.networks import Network, choose_device
@@ -75,8 +74,10 @@ class Networks:
     def key(self) -> str:
         """Digest of all that the curves depend on."""
         own = {k: v for k, v in vars(self).items() if k not in ("stimulus", "store", "device")}
-        made = made_by("iteration.finetuning", device=choose_device(self.device), dtype=torch.float32)
-        return digest([own | {"network": resnet.keyed(self.network)}, self.stimulus.digest, made])
+        made = made_by(
+            "iteration.finetuning", *self.network.kind.modules, device=choose_device(self.device), dtype=torch.float32
+        )
+        return digest([own | {"network": self.network.keyed}, self.stimulus.digest, made])
 
     def __call__(self, densities: Array) -> Array:
         """Return φ (chain, replicate, angle) for the last of the densities ℓ (iteration, chain, angle)."""

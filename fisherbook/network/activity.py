@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from .. import checks, derivative
 from ..stimulus.rotation import rings
 from ..stimulus.stimulus import Stimulus
 from ..store import digest, made_by
-from . import banks, modules, resnet
-from .banks import FeatureBank
+from . import modules
 from .ensembles import Ensemble
-from .networks import BACKBONE_LAYERS, FEATURES, INPUT_MEAN, INPUT_SCALE, Network, Parameters, generator
+from .networks import INPUT_MEAN, INPUT_SCALE, Network, Parameters, generator
 from .readouts import READOUTS
+
+if TYPE_CHECKING:
+    from .banks import FeatureBank
 
 Evaluate = Callable[[NDArray, bool, slice], tuple[Tensor, Tensor | None]]
 Currents = Callable[[NDArray], Callable[[Tensor, bool], Tensor]]
@@ -220,7 +222,7 @@ class Activity:
 
 def record(
     network: Ensemble | torch.nn.Module,
-    stimulus: Stimulus | FeatureBank,
+    stimulus: "Stimulus | FeatureBank",
     angles: int | ArrayLike = 360,
     split: str | Sequence[int] | None = "test",
     stage: str | None = None,
@@ -293,7 +295,7 @@ def record(
     checks.one_of("layer", layer, description.layers)
     weights = network.weights[stage]
     device = str(next(iter(weights.values())).device)
-    stimulus = banks.seen(description, stimulus, network.seed, device)
+    stimulus = description.kind.seen(stimulus, network.seed, device, None, False)
     faces = [_chosen(stimulus, split, int(r)) for r in network.replicate]
     if len({len(f) for f in faces}) > 1:
         raise ValueError(f"split {split!r} must have equally many faces in every fold; choose other folds")
@@ -301,24 +303,31 @@ def record(
     attrs = {"layer": layer, "stage": stage, "split": _named(split), "symmetry": stimulus.symmetry}
     if dropout:
         attrs["dropout"] = "on"
-    made = made_by("network.activity", device=device)
-    key = digest([network.keys[stage], stimulus.digest, layer, faces, dropout, made])
+    made = made_by("network.activity", *description.kind.modules, device=device)
+    key = digest([network.fingerprints(stage), stimulus.digest, layer, faces, dropout, made])
     readout, symmetry = READOUTS[description.readout], stimulus.symmetry
     decode = (lambda outputs: readout.decode(outputs) / symmetry) if layer == "output" else None
+    recorder = description.kind.recorder(weights, stimulus, layer)
+    if recorder and dropout:
+        raise ValueError(f"dropout can only be recorded above a stimulus or a bank, not in layer {layer!r}")
     each, held = 4 * sum(description.hidden), 0
-    if layer in BACKBONE_LAYERS:
-        units = resnet.units(layer, (stimulus.stimulus if description.frozen else stimulus).size)
-        each = 4 * units
+    if recorder:
+        units = recorder(faces[:, :1], angles[:1], False)[0].shape[-1]
+        each = 4 * units if layer in description.kind.layers else each + 4 * weights["hidden1.weight"].shape[-1]
     else:
         units = weights[f"{layer}.bias"].shape[-1]
-        if description.finetuned:
-            each += 4 * FEATURES
-        elif _in_memory(stimulus):
+        if _in_memory(stimulus):
             held = 2 * (stimulus.orders + 1) * description.hidden[0]
         else:
             each += _synthesis(stimulus)
     chunk = _together(min(memory // 4, _CACHE), memory, len(angles), faces, units, each, held)
-    evaluate = _evaluator(network, stimulus, stage, layer, faces, dropout)
+    if recorder:
+
+        def evaluate(at: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
+            return recorder(faces[:, block], at, tangents)
+
+    else:
+        evaluate = _evaluator(network, stimulus, stage, layer, faces, dropout)
     identity = _identity(stimulus, faces)
     return Activity(angles, network.replicate, faces, identity, attrs, key, evaluate, decode, *chunk)
 
@@ -370,8 +379,6 @@ def _evaluator(
 ) -> Evaluate:
     """Return what computes a layer's responses and tangents (replicate, angle, face, unit) at any angles."""
     network = ensemble.network
-    if network.finetuned or layer in BACKBONE_LAYERS:
-        return _backbone_evaluator(ensemble, stimulus, stage, layer, faces)
     parameters = {name: tensor.double() for name, tensor in ensemble[stage].items()}
     masks = _masks(network, ensemble, stimulus, faces) if dropout else None
     first = (_harmonic_currents if _in_memory(stimulus) else _sampled_currents)(parameters, stimulus)
@@ -392,40 +399,6 @@ def _evaluator(
             if not tangents:
                 return onward(currents(angles, False)), None
             return derivative.along(onward, currents(angles, False), currents(angles, True))
-
-    return evaluate
-
-
-def _backbone_evaluator(
-    ensemble: Ensemble, stimulus: Stimulus | FeatureBank, stage: str, layer: str, faces: NDArray
-) -> Evaluate:
-    """Return what computes the activity of a backbone, or of a probe above one that was trained with it."""
-    network, parameters = ensemble.network, ensemble[stage]
-    if network.frozen:
-        folded, stimulus = [stimulus.layers] * len(faces), stimulus.stimulus
-    else:
-        states = resnet.backbone_of(parameters)
-        folded = [resnet.folded({n: t[row] for n, t in states.items()}) for row in range(len(faces))]
-        probe = {n: t.double() for n, t in parameters.items()}
-        mean, scale = states["mean"][:, None].double(), states["scale"][:, None, None].double()
-    below = layer if layer in BACKBONE_LAYERS else "features"
-
-    def evaluate(at: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
-        found = []
-        for layers, shown in zip(folded, faces[:, block], strict=True):
-            each, turned = torch.from_numpy(shown).repeat(len(at)), torch.from_numpy(at).repeat_interleave(len(shown))
-            found.append(resnet.record_features(layers, stimulus, each, turned, tangents, below))
-        values, along = (None if v[0] is None else torch.stack(v).double() for v in zip(*found, strict=True))
-        if below == "features" and layer != below:
-
-            def onward(features: Tensor) -> Tensor:
-                shown = INPUT_MEAN + INPUT_SCALE * (features - mean) / scale
-                return network.onward(probe, network.first(probe, shown), layer)
-
-            with torch.no_grad():
-                pair = derivative.along(onward, values, along) if tangents else (onward(values), None)
-            values, along = pair
-        return tuple(v if v is None else v.unflatten(1, (len(at), -1)) for v in (values, along))
 
     return evaluate
 

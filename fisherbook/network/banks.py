@@ -6,6 +6,7 @@ stands in for the stimulus wherever a probe is trained on it or recorded with it
 
 import copy
 import math
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from .. import angles as circle
 from .. import checks
 from ..stimulus.stimulus import Stimulus
 from ..store import Store, default_store, digest, made_by
-from . import resnet
-from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, Network, choose_device
+from .networks import INPUT_MEAN, INPUT_SCALE, Network, choose_device
 
+Respond = Callable[[Tensor, Tensor | None, str], tuple[Tensor, Tensor | None]]
+TOGETHER = 64  # images
 _PIECE = 2**26  # bytes of a bank's file
 
 
@@ -36,7 +38,7 @@ class FeatureBank:
     ----------
     stimulus : Stimulus
     network : Network
-        A ``resnet18``; only its weights matter here.
+        With a backbone; only that matters here.
     angles : int, optional
         Of the grid; by default the network's.
     dtype : {"float32", "float16"}
@@ -51,10 +53,10 @@ class FeatureBank:
     Attributes
     ----------
     stimulus : Stimulus
-    layers : dict
-        The backbone, as from `resnet.folded`.
+    respond : callable
+        The backbone: images, tangents or None, and a layer's name → its response and tangent.
     faces, symmetry, channels, aperture, rotation, digest
-        As a stimulus has them; its pixels are the 512 features, centred and scaled.
+        As a stimulus has them; its pixels are the features, centred and scaled.
     """
 
     channels, rotation = 1, "bank"
@@ -63,21 +65,21 @@ class FeatureBank:
         self, stimulus: Stimulus, network: Network, angles: int | None = None, dtype: str = "float32", seed: int = 0,
         device: str = "auto", store: Store | None = None, progress: bool = False,
     ) -> None:  # fmt: skip
-        if network.architecture == "mlp":
+        if not network.kind.layers:
             raise ValueError("FeatureBank needs a network with a backbone, such as Network('resnet18')")
         self.stimulus, self.faces, self.symmetry = stimulus, stimulus.faces, stimulus.symmetry
         self.angles = checks.whole_number("angles", angles or network.bank, 2)
-        self.aperture, self.indices = torch.arange(FEATURES), stimulus.indices
+        self.indices, self._device = stimulus.indices, choose_device(device)
         self._dtype = np.dtype(checks.one_of("dtype", dtype, ["float32", "float16"]))
-        device = choose_device(device)
         self._store, self._progress = store or default_store(), progress
         self._between, self._last = True, {}
-        state = resnet.start(network, stimulus, (seed,), self._store, device)
+        state = network.kind.begin(stimulus, (seed,), self._store, self._device)
         self._mean, self._scale = state["mean"].double(), state["scale"].double()
-        self.layers = {n: tuple(t.to(device) for t in pair) for n, pair in resnet.folded(state).items()}
-        self._each = max(1, _PIECE // (self.angles * 2 * FEATURES * self._dtype.itemsize))  # faces of a piece
-        made = made_by("network.banks", device=device, dtype=dtype)
-        self.digest = digest([stimulus.digest, state, self.angles, made])
+        self._features, self.aperture = len(self._mean), torch.arange(len(self._mean))
+        self.respond = network.kind.backbone.ready({n: t.to(self._device) for n, t in state.items()})
+        self._each = max(1, _PIECE // (self.angles * 2 * self._features * self._dtype.itemsize))  # faces of a piece
+        made = made_by("network.banks", *network.kind.modules, device=self._device, dtype=dtype)
+        self.digest = digest([stimulus.digest, network.kind.keyed, state, self.angles, made])
 
     def pixels(
         self, faces: Tensor, angles: Tensor, tangents: bool = False, dtype: torch.dtype = torch.float64,
@@ -110,7 +112,8 @@ class FeatureBank:
         """Run the backbone, unless these pairs were the last: their tangents are asked for after their responses."""
         key = digest([faces.numpy(), angles.numpy()])
         if key not in self._last:
-            self._last = {key: resnet.record_features(self.layers, self.stimulus, faces, angles)}
+            found = record_features(self.respond, self.stimulus, faces, angles, device=self._device)
+            self._last = {key: found}
         return self._last[key][tangents].cpu().to(dtype)
 
     def product(
@@ -123,7 +126,7 @@ class FeatureBank:
 
     def _rows(self, faces: Tensor, left: Tensor) -> Tensor:
         """Return what the files hold, (pair, side, response or tangent, feature), left and right of each angle."""
-        found = torch.empty((len(faces), 2, 2, FEATURES), dtype=torch.float32)
+        found = torch.empty((len(faces), 2, 2, self._features), dtype=torch.float32)
         columns = torch.stack([left, left + 1], 1).numpy() % self.angles
         for number in (faces // self._each).unique().tolist():
             inside = faces // self._each == number
@@ -142,10 +145,10 @@ class FeatureBank:
 
     def _build(self, start: int, missing: list[str]) -> list[tuple[str, np.ndarray]]:
         shown = torch.arange(start, min(start + self._each, len(self.faces)))
-        piece = np.empty((len(shown), self.angles, 2, FEATURES), self._dtype)
+        piece = np.empty((len(shown), self.angles, 2, self._features), self._dtype)
         part, at = self.stimulus.part(shown), torch.from_numpy(circle.grid(self.angles))
         for face in range(len(shown)):
-            both = resnet.record_features(self.layers, part, torch.full((len(at),), face), at)
+            both = record_features(self.respond, part, torch.full((len(at),), face), at, device=self._device)
             piece[face] = torch.stack(both, 1).cpu().numpy()
         return [(missing[0], piece)]
 
@@ -159,6 +162,19 @@ def seen(
     progress: bool = False,
 ) -> Stimulus | FeatureBank:  # fmt: skip
     """Return what a network's trained part is shown: the bank of a frozen backbone, else the stimulus itself."""
-    if network.frozen and not isinstance(stimulus, FeatureBank):
-        return FeatureBank(stimulus, network, None, "float32", seed, device, store, progress)
-    return stimulus
+    return network.kind.seen(stimulus, seed, device, store, progress)
+
+
+def record_features(
+    respond: Respond, stimulus: Stimulus, faces: Tensor, angles: Tensor, tangents: bool = True,
+    layer: str = "features", device: str = "cpu",
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Return a backbone layer's responses and tangents (pair, unit), float32, for pairs of face and angle."""
+    found = []
+    for shown, at in zip(faces.split(TOGETHER), angles.split(TOGETHER), strict=True):
+        images, along = (
+            stimulus.embed(stimulus.pixels(shown, at, t, torch.float32, device), t) if t <= tangents else None
+            for t in (False, True)
+        )
+        found.append(respond(images, along, layer))
+    return tuple(torch.cat(part) if part[0] is not None else None for part in zip(*found, strict=True))

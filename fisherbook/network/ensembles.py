@@ -1,8 +1,11 @@
 """What is trained and what comes of it: the stages of a curriculum, and the ensemble of networks after each."""
 
+import hashlib
+import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +14,11 @@ from torch import Tensor
 
 from .. import checks
 from ..angles import Density
+from ..store import atomic, digest
 from .losses import LIKELIHOOD, LOSSES
-from .networks import Network, Parameters
+from .networks import INITIAL, Network, Parameters
 
-INITIAL = "initial"
+_CHECKSUM = hashlib.sha256().digest_size  # bytes at the end of a saved ensemble
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ class Ensemble:
     weights: dict[str, Parameters]
     training_loss: dict[str, Tensor]
     failures: dict[int, str]
+    _fingerprints: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __getitem__(self, stage: str) -> Parameters:
         return self.weights[checks.one_of("stage", stage, self.weights)]
@@ -150,22 +155,67 @@ class Ensemble:
             failures={r: f for r, f in self.failures.items() if r in replicate},
         )
 
+    def fingerprints(self, stage: str) -> tuple[str, ...]:
+        """Return each replicate's digest of what made its weights and of the weights themselves, for keys."""
+        if stage not in self._fingerprints:
+            weights = self[stage]
+            self._fingerprints[stage] = tuple(
+                digest([key, {name: tensor[row] for name, tensor in weights.items()}])
+                for row, key in enumerate(self.keys[stage])
+            )
+        return self._fingerprints[stage]
+
     def save(self, path: str | Path) -> None:
-        """Write the ensemble to one file; `load` reads it without unpickling any code."""
-        fields = {k: v for k, v in vars(self).items() if k not in ("network", "stages", "replicate")}
-        torch.save(
-            fields | {"network": asdict(self.network), "stages": [asdict(s) for s in self.stages],
-                      "replicate": self.replicate.tolist()}, path,
-        )  # fmt: skip
+        """Write the ensemble to one file, whole or not at all; `load` reads it without unpickling any code."""
+        kept = {part.name: getattr(self, part.name) for part in fields(self) if part.init}
+        kept |= {"network": _described(self.network), "stages": [asdict(stage) for stage in self.stages]}
+        with atomic(Path(path)) as temporary:
+            torch.save(kept | {"replicate": self.replicate.tolist()}, temporary)
+            checksum = hashlib.sha256(temporary.read_bytes()).digest()
+            with temporary.open("ab") as file:
+                file.write(checksum)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Ensemble":
-        """Read what `save` wrote."""
-        fields = torch.load(path, weights_only=True)
+    def load(cls, path: str | Path, backbone: torch.nn.Module | None = None) -> "Ensemble":
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+        backbone : torch.nn.Module, optional
+            The module that the network was given as its backbone: it is not in the file.
+
+        Raises
+        ------
+        ValueError
+            If the file is not as it was written, or the backbone is another.
+        """
+        content = Path(path).read_bytes()
+        body, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
+        if hashlib.sha256(body).digest() != checksum:
+            raise ValueError(f"{path} is damaged, or was not written by Ensemble.save: its checksum does not agree")
+        kept = torch.load(io.BytesIO(body), weights_only=True)
         densities = [
             Density(**s["density"]) if isinstance(s["density"], dict) else tuple(Density(**d) for d in s["density"])
-            for s in fields["stages"]
+            for s in kept["stages"]
         ]
-        stages = tuple(Stage(**s | {"density": d}) for s, d in zip(fields.pop("stages"), densities, strict=True))
-        replicate = np.array(fields.pop("replicate"), np.int64)
-        return cls(network=Network(**fields.pop("network")), stages=stages, replicate=replicate, **fields)
+        stages = tuple(Stage(**s | {"density": d}) for s, d in zip(kept.pop("stages"), densities, strict=True))
+        replicate = np.array(kept.pop("replicate"), np.int64)
+        described = kept.pop("network")
+        if not isinstance(own := described["backbone"], str):
+            network = backbone and Network(**described | {"backbone": backbone})
+            if not backbone or _described(network) != described:
+                raise ValueError(
+                    f"{path} needs the module that was its network's backbone, a {own['name']} with its weights of "
+                    "then: give it as Ensemble.load(path, backbone=module)"
+                )
+        else:
+            network = Network(**described)
+        return cls(network=network, stages=stages, replicate=replicate, **kept)
+
+
+def _described(network: Network) -> dict[str, Any]:
+    """Return a network's description as plain values: of a module of the reader's own, its name and digest."""
+    own = network.backbone
+    named = own if isinstance(own, str) else {"name": own.name, "contents": own.contents}
+    return {part.name: getattr(network, part.name) for part in fields(network)} | {"backbone": named}

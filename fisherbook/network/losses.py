@@ -1,6 +1,7 @@
 """Losses on the angular error: what training is asked to make small.
 
-Instead of one of these, training may take each readout's own `LIKELIHOOD`, a function of its outputs (see networks).
+They are made of operations that round alike wherever a number lies (a fourth root by `pow` does not). Instead of one of
+these, training may take each readout's own `LIKELIHOOD`, a function of its outputs (see networks).
 """
 
 from collections.abc import Callable
@@ -40,10 +41,10 @@ LOSSES = {
     loss.name: loss
     for loss in (
         Loss("cosine", 2, "1 - cos Δ", lambda e: 1 - e.cos()),
-        Loss("square_root", 0.5, "|Δ|^½, rounded off as (Δ² + ε²)^¼", lambda e: (e**2 + _ROUNDING**2) ** 0.25),
+        Loss("square_root", 0.5, "|Δ|^½, rounded off as (Δ² + ε²)^¼", lambda e: (e**2 + _ROUNDING**2).sqrt().sqrt()),
         Loss("absolute", 1, "|Δ|", torch.abs),
         Loss("square", 2, "Δ²", torch.square),
-        Loss("quartic", 4, "Δ⁴", lambda e: e**4),
+        Loss("quartic", 4, "Δ⁴", lambda e: e.square().square()),
         Loss("log", 0, "½ log(Δ² + ε²), ε = 0.01 rad", lambda e: 0.5 * torch.log(e**2 + _ROUNDING**2)),
         Loss(
             "log_cosine", 2, "-log((1 + cos Δ)/2), kept finite at Δ = π",

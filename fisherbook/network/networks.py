@@ -5,8 +5,11 @@ frozen description with pure functions on them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import import_module
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +20,11 @@ from ..store import digest
 from .readouts import READOUTS
 
 Parameters = dict[str, Tensor]
+_VECTORS = 32  # numbers; what a vectorised function takes at a time divides it
+_UNSHARED = 2**14  # numbers that no function shares among threads
 INPUT_MEAN, INPUT_SCALE = 0.5, 0.25  # pixels enter the first layer as (I - mean) / scale
-HIDDEN = {"mlp": (60, 20), "resnet18": (512,)}  # by architecture
-BACKBONE_LAYERS, FEATURES, PREFIX = ("layer1", "layer2", "layer3", "layer4", "features"), 512, "backbone."
+INITIAL = "initial"
+HIDDEN = {"mlp": (60, 20), "resnet18": (512,), "module": (512,)}  # by architecture
 
 
 def generator(*key: int | str) -> torch.Generator:
@@ -63,15 +68,31 @@ NONLINEARITIES = {
 }
 
 
+def alike(function: Callable[[Tensor], Tensor], currents: Tensor) -> Tensor:
+    """Apply a pointwise function to currents (replicate, sample, unit) so that a replicate's values are its own.
+
+    On a CPU vectorised functions round what is left over at a tensor's end, or at the end of a thread's share,
+    differently: here nothing is left over, whatever other replicates there are.
+    """
+    numbers = currents[0].numel()
+    shared = currents.numel() > _UNSHARED and torch.get_num_threads() > 1
+    if currents.device.type != "cpu" or not (shared or numbers % _VECTORS):
+        return function(currents)
+    filled = F.pad(currents.mT.flatten(1), (0, -numbers % _VECTORS)).flatten()
+    found = torch.cat([function(part) for part in filled.split(_UNSHARED)]).view(len(currents), -1)
+    return found[:, :numbers].unflatten(1, currents.mT.shape[1:]).mT
+
+
 @dataclass(frozen=True)
 class Network:
     """A network that reports the angle of a rotated face.
 
     Parameters
     ----------
-    architecture : {"mlp", "resnet18"}
+    architecture : {"mlp", "resnet18", "module"}
         `mlp`: the aperture's pixels, fully connected hidden layers, a readout. `resnet18`: torchvision's ResNet-18 up
-        to its 512 pooled features, and the same on these: a probe.
+        to its 512 pooled features, and the same on these: a probe. `module`: a probe on a module given as `backbone`,
+        which says so by itself.
     hidden : tuple of int, optional
         Units of each hidden layer; by default (60, 20), and (512,) for a probe.
     nonlinearity : str
@@ -82,20 +103,24 @@ class Network:
         Probability with which a hidden unit is silenced, in training and, where asked, in recording.
     auxiliary : int
         Outputs for a second task beside the readout's: the number of people, or of attributes (see `Stage`).
-    backbone : {"frozen", "finetuned"}
-        Of a ``resnet18``. A frozen one is run once for each face and angle of a `FeatureBank`, which all replicates
-        share. A fine-tuned one is trained with the probe, replicates in turn; from random weights its batch norms
-        train normally, from others their running statistics stay as they are.
+    backbone : {"frozen", "finetuned"} or torch.nn.Module
+        Of a ``resnet18``; or any module that maps images (sample, channel, height, width) to features: it is copied,
+        and frozen unless `tuned` (see `backbones.TorchBackbone`). A frozen backbone is run once for each face and
+        angle of a `FeatureBank`, which all replicates share. A fine-tuned one is trained with the probe, replicates in
+        turn; from random weights its batch norms train normally, from others their running statistics stay as they are.
     weights : str or Path
         Where a backbone begins: ``"imagenet"`` (through torchvision), ``"random"``, a file with a state dict (.pt or
         .pth, or .safetensors), or the key of an ensemble's replicate whose backbone was trained here (`Ensemble.keys`).
     bank : int
         Angles of a frozen backbone's `FeatureBank`.
+    tuned : bool
+        Whether a module given as `backbone` is trained with its probe.
 
     Notes
     -----
     Layers are named ``hidden1``, ``hidden2``, … (after their nonlinearity), ``output`` and, with a second task,
-    ``auxiliary``; below them a backbone has ``layer1`` to ``layer4`` and ``features``.
+    ``auxiliary``; below them a backbone has ``features``, a ``resnet18`` also ``layer1`` to
+    ``layer4``, and a module its submodules, as in ``backbone.conv1``.
     """
 
     architecture: str = "mlp"
@@ -104,15 +129,24 @@ class Network:
     readout: str = "angular"
     dropout: float = 0.0
     auxiliary: int = 0
-    backbone: str = "frozen"
+    backbone: Any = "frozen"
     weights: str = "imagenet"
     bank: int = 180
+    tuned: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.backbone, torch.nn.Module):
+            own = import_module(f"{__package__}.backbones").TorchBackbone.of(self.backbone)
+            object.__setattr__(self, "backbone", own)
+        if not isinstance(self.backbone, str):
+            object.__setattr__(self, "architecture", "module")
+        elif self.tuned or self.architecture == "module":
+            raise ValueError('a module must be given as backbone; a resnet18 is trained by backbone="finetuned"')
         checks.one_of("architecture", self.architecture, HIDDEN)
         if self.hidden is None:
             object.__setattr__(self, "hidden", HIDDEN[self.architecture])
-        checks.one_of("backbone", self.backbone, ["frozen", "finetuned"])
+        if isinstance(self.backbone, str):
+            checks.one_of("backbone", self.backbone, ["frozen", "finetuned"])
         checks.whole_number("auxiliary", self.auxiliary, 0)
         object.__setattr__(self, "weights", str(self.weights))
         checks.one_of("nonlinearity", self.nonlinearity, NONLINEARITIES)
@@ -126,22 +160,25 @@ class Network:
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that can be recorded."""
-        below = () if self.architecture == "mlp" else BACKBONE_LAYERS
-        return (*below, *self._hidden, "output", *("auxiliary",) * bool(self.auxiliary))
+        return (*self.kind.layers, *self._hidden, "output", *("auxiliary",) * bool(self.auxiliary))
+
+    @cached_property
+    def kind(self) -> "Mlp":
+        """What the network's kind answers to training and recording."""
+        if self.architecture == "mlp":
+            return Mlp(self)
+        # found by name, so that the modules of other kinds are not part of what makes an mlp's numbers
+        probes = import_module(f"{__package__}.probes")
+        return (probes.Tuned if self.tuned or self.backbone == "finetuned" else probes.Probe)(self)
+
+    @property
+    def keyed(self) -> list[Any]:
+        """The network as it enters keys: a backbone's weights by their contents."""
+        return [replace(self, weights="imagenet"), self.kind.keyed]
 
     @property
     def _hidden(self) -> tuple[str, ...]:
         return tuple(f"hidden{k + 1}" for k in range(len(self.hidden)))
-
-    @property
-    def frozen(self) -> bool:
-        """Whether there is a backbone that is not trained."""
-        return self.architecture != "mlp" and self.backbone == "frozen"
-
-    @property
-    def finetuned(self) -> bool:
-        """Whether there is a backbone that is trained."""
-        return self.architecture != "mlp" and self.backbone == "finetuned"
 
     def initialise(
         self, inputs: int, generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32
@@ -178,6 +215,7 @@ class Network:
         currents: Tensor,
         layer: str = "output",
         masks: Sequence[Tensor] | None = None,
+        apply: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = Nonlinearity.__call__,
     ) -> Tensor:
         """Carry the first layer's currents (replicate, sample, unit) on to the activity of `layer`.
 
@@ -186,11 +224,13 @@ class Network:
         masks : sequence of Tensor, optional
             One per hidden layer, (replicate, sample, unit), 0 for a unit that is silenced and 1 otherwise; activities
             are divided by the probability of being kept.
+        apply : callable
+            How a nonlinearity is applied to currents: in training by `alike`.
         """
         function = NONLINEARITIES[self.nonlinearity]
         chain = (*self._hidden, "auxiliary" if layer == "auxiliary" else "output")
         for depth, (this, following) in enumerate(pairwise(chain)):
-            activity = function(currents)
+            activity = apply(function, currents)
             if masks is not None:
                 activity = activity * masks[depth] / (1 - self.dropout)
             if this == layer:
@@ -203,3 +243,58 @@ class Network:
         """Return the input currents of `layer` for the activity (replicate, sample, unit) of the layer before it."""
         # in this order the weights' gradient comes out laid out as the weights are, and is not copied
         return torch.baddbmm(parameters[f"{layer}.bias"][..., None], parameters[f"{layer}.weight"], activity.mT).mT
+
+
+class Mlp:
+    """What training and recording ask of a kind of network; the answers for one that sees the stimulus itself.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        Below the first hidden layer, that can be recorded.
+    modules : tuple of str
+        Of this package, that make its numbers beside those that train and record (see `store.made_by`).
+    keyed : object
+        What enters keys beside the description.
+    in_turn : bool
+        Whether replicates are trained in turn instead of together.
+    """
+
+    layers: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    keyed: Any = None
+    in_turn = False
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def seen(self, stimulus: Any, seed: int, device: str, store: Any, progress: bool) -> Any:
+        """Return what is shown to what is trained: the stimulus, or a bank in its place."""
+        return stimulus
+
+    def initialise(
+        self, stimulus: Any, key: tuple[int, int], dtype: torch.dtype, store: Any, device: str
+    ) -> Parameters:
+        """Draw one replicate's parameters, without the replicate dimension, for seed and replicate."""
+        return self.draw(stimulus.channels * len(stimulus.aperture), key, dtype)
+
+    def draw(self, inputs: int, key: tuple[int, int], dtype: torch.dtype) -> Parameters:
+        """Draw the parameters of the layers above so many inputs."""
+        drawn = self.network.initialise(inputs, [generator(*key, INITIAL)], dtype)
+        return {name: tensor[0] for name, tensor in drawn.items()}
+
+    def trains(self, name: str) -> bool:
+        """Whether a parameter is trained, and not measured."""
+        return True
+
+    def shown(self, parameters: Parameters, pixels: Tensor, stimulus: Any, mixed: bool) -> Tensor:
+        """Return what the first layer is shown, (replicate, sample, number), for pixels (replicate, sample, pixel)."""
+        return pixels
+
+    def recorder(self, parameters: Parameters, stimulus: Any, layer: str) -> Callable[..., Any] | None:
+        """Return what records a layer that needs a backbone to run, else None.
+
+        It maps faces (replicate, face), angles (rad) and whether tangents are wanted to responses and tangents or
+        None, (replicate, angle, face, unit), float64.
+        """
+        return None

@@ -4,10 +4,9 @@ The network is torchvision's `resnet18` without its last layer, as functions on 
 torchvision's names.
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +19,16 @@ from torch import Tensor
 from .. import angles as circle
 from .. import derivative
 from ..stimulus.stimulus import Stimulus
-from ..store import Store, default_store, digest, made_by
-from .networks import BACKBONE_LAYERS, FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, Network, Parameters, generator
+from ..store import Store, default_store, digest
+from .banks import TOGETHER, Respond
+from .networks import INPUT_MEAN, INPUT_SCALE, Network, Parameters, generator
+from .probes import PREFIX, backbone_of, probe_at
 
+BACKBONE_LAYERS, FEATURES = ("layer1", "layer2", "layer3", "layer4", "features"), 512
 IMAGENET = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 _MEAN, _SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels: what the weights expect
-_STATISTICS = ("running_mean", "running_var", "mean", "scale")  # measured, never trained
-_CALIBRATION = 256  # pairs of face and angle
-_TOGETHER = 64  # images
+_STATISTICS = ("running_mean", "running_var")  # measured, never trained
+_NEEDLESS = re.compile(r"fc\..*|.*\.num_batches_tracked|mean|scale")  # names that weights may have besides
 
 
 def _shapes() -> dict[str, tuple[int, int, int]]:
@@ -78,49 +79,48 @@ def load(weights: str, store: Store | None = None) -> Parameters:
         state = _imagenet()
     elif re.fullmatch("[0-9a-f]{64}", weights):
         store = store or default_store()
-        state = store.get("weights", weights, partial(torch.load, weights_only=True, map_location="cpu"), ".pt")
-        if state is None:
+        piece = store.get("weights", weights, partial(torch.load, weights_only=True, map_location="cpu"), ".pt")
+        if piece is None:
             raise ValueError(
                 f"weights: there are no trained weights of key {weights} in {store.root}; train them first"
             )
-        state = state["parameters"]
+        state = backbone_of(piece["parameters"])
     elif not Path(weights).expanduser().is_file():
         raise FileNotFoundError(
             f"weights must be imagenet, random, a key of trained weights or a file, not {weights!r}"
         )
     else:
-        state = _read(weights)
-    state, wanted = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}, draw(torch.Generator())
-    fits = f"weights {weights!r} don't fit torchvision's resnet18"
-    wrong = [n for n, t in wanted.items() if n not in state or state[n].shape != t.shape]
+        state = _read(Path(weights).expanduser())
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in state.items()}
+    wanted = draw(torch.Generator())
+    wrong = [f"{n} is missing" for n in wanted if n not in state]
+    wrong += [f"{n} has the shape {(*state[n].shape,)}, not {(*t.shape,)}" for n, t in wanted.items() if n in state
+              and state[n].shape != t.shape]  # fmt: skip
+    wrong += [f"it has {n} too" for n in state if n not in wanted and not _NEEDLESS.fullmatch(n)]
     if wrong:
-        raise ValueError(f"{fits}: {wrong[0]} is missing or of another shape")
-    # what follows the features, and a count of batches, are left out; anything else belongs to another network
-    other = [
-        n
-        for n in state
-        if n not in wanted and re.match(r"(layer|conv|bn)", n) and not n.endswith("num_batches_tracked")
-    ]
-    if other:
-        raise ValueError(f"{fits}: {other[0]} has no place there, as in weights of a deeper network")
-    if bad := [n for n in wanted if not state[n].isfinite().all()]:
-        raise ValueError(f"weights {weights!r} must be finite, but {bad[0]} holds NaN or infinite values")
+        raise ValueError(f"weights {weights!r} don't fit torchvision's resnet18: {wrong[0]}")
+    if odd := [name for name in wanted if not state[name].isfinite().all()]:
+        raise ValueError(f"weights {weights!r} hold numbers that are not finite, in {odd[0]}")
     return {name: state[name].float() for name in wanted}
 
 
-def _read(weights: str) -> Parameters:
-    file, read = Path(weights).expanduser(), partial(torch.load, weights_only=True, map_location="cpu")
-    if weights.endswith(".safetensors"):
+def _read(file: Path) -> Parameters:
+    """Read a file's state dict of tensors."""
+    if file.suffix == ".safetensors":
         try:
             from safetensors.torch import load_file as read
         except ImportError:
             raise ModuleNotFoundError("weights in a .safetensors file need: pip install safetensors") from None
+    else:
+        read = partial(torch.load, weights_only=True, map_location="cpu")
     try:
         state = read(file)
-    except Exception:  # of many kinds; torch advises to run what the file holds
+    except OSError:
+        raise
+    except Exception:  # of many kinds, with advice that is not ours to give
         state = None
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise ValueError(f"weights must be a state dict of tensors, which {weights!r} is not")
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"weights {str(file)!r} is no file of weights: it must hold a state dict, names and tensors")
     return state
 
 
@@ -137,59 +137,40 @@ def _imagenet() -> Parameters:
         ) from error
 
 
-def start(network: Network, stimulus: Stimulus, key: Sequence[int], store: Store, device: str = "cpu") -> Parameters:
-    """Return the weights that a backbone begins with, calibrated on the stimulus, from the store if they are there.
+@dataclass(frozen=True)
+class ResNet18:
+    """ResNet-18 as a `probes.Backbone`; `weights` as `Network` takes them."""
 
-    Calibration shows it 256 images, faces of the first split at angles all around. Random weights take their batch
-    norms' statistics from them. The mean of each feature, and one scale for all, are kept as ``mean`` and ``scale``;
-    a probe sees ``(feature - mean) / scale``.
+    weights: str
 
-    Parameters
-    ----------
-    network : Network
-    stimulus : Stimulus
-    key : sequence of int
-        Of the generator, for random weights.
-    """
-    random = network.weights == "random"
-    state = draw(generator(*key, "backbone")) if random else load(network.weights, store)
-    at = digest([stimulus.digest, list(key) if random else state, made_by("network.resnet", device=device)])
+    layers = BACKBONE_LAYERS
+    modules = ("network.resnet",)
 
-    def calibrate(_missing: list[str]) -> list[tuple[str, Parameters]]:
-        k = torch.arange(_CALIBRATION)
-        shown = torch.from_numpy(stimulus.faces.split(next(iter(stimulus.faces.splits), None)))
-        faces, turned = shown[k * len(shown) // len(k)], 2 * math.pi * (k.double() * 0.618034 % 1) - math.pi
-        # Training makes another network of another machine's rounding: it begins at what all round alike.
-        precision = torch.float64 if random else torch.float32
-        images = stimulus.embed(stimulus.pixels(faces, turned, dtype=precision, device=device))
-        own = {name: tensor.to(device, precision, copy=True) for name, tensor in state.items()}
-        with torch.no_grad():
-            if random:
-                forward(own, images, training=True, momentum=1.0)
-            features = forward(own, images)
-        own["mean"] = features.mean(0)
-        own["scale"] = features.var(0).mean().sqrt()
-        return [(at, {name: tensor.float().cpu() for name, tensor in own.items()})]
+    @property
+    def random(self) -> bool:  # noqa: D102
+        return self.weights == "random"
 
-    read = partial(torch.load, weights_only=True)
-    return store.fill("backbones", [at], calibrate, torch.save, read, ".pt")[at]
+    @property
+    def keyed(self) -> "ResNet18":  # noqa: D102
+        file = Path(self.weights).expanduser()
+        return ResNet18(digest(np.fromfile(file, np.uint8))) if file.is_file() else self
 
+    def state(self, key: Sequence[int], store: Store | None) -> Parameters:  # noqa: D102
+        return draw(generator(*key, "backbone")) if self.random else load(self.weights, store)
 
-def keyed(network: Network) -> Network:
-    """Return the network as it enters keys: a file of weights is named by its contents."""
-    if network.architecture == "mlp" or not (file := Path(network.weights).expanduser()).is_file():
-        return network
-    return replace(network, weights=digest(np.fromfile(file, np.uint8)))
+    def calibrate(self, state: Parameters, images: Tensor) -> Tensor:  # noqa: D102
+        if self.random:
+            forward(state, images, training=True, momentum=1.0)
+        return forward(state, images)
 
+    def forward(self, state: Parameters, images: Tensor, training: bool = False) -> Tensor:  # noqa: D102
+        return forward(state, images, training=training)
 
-def backbone_of(parameters: Parameters) -> Parameters:
-    """Return the backbone's part of one replicate's parameters, under torchvision's names."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in parameters.items() if name.startswith(PREFIX)}
+    def ready(self, state: Parameters) -> Respond:  # noqa: D102
+        return partial(respond, folded(state))
 
-
-def is_statistic(name: str) -> bool:
-    """Whether a parameter is measured and never trained."""
-    return name.startswith(PREFIX) and name.rpartition(".")[2] in _STATISTICS
+    def trains(self, name: str) -> bool:  # noqa: D102
+        return name.rpartition(".")[2] not in _STATISTICS
 
 
 # ---- response and tangent ----------------------------------------------------------------------------------------
@@ -241,14 +222,6 @@ def forward(
         return F.batch_norm(y, mean, var, gain, bias, training, momentum)
 
     return _walk(normalised(images), convolve, F.relu, lambda x: F.max_pool2d(x, 3, 2, 1), layer)
-
-
-def units(layer: str, size: int) -> int:
-    """Return the number of units of a layer for images of that size (px)."""
-    if layer == "features":
-        return FEATURES
-    number = int(layer.removeprefix("layer"))
-    return 32 * 2**number * math.ceil(size / 2 ** (number + 1)) ** 2
 
 
 def folded(state: Parameters) -> dict[str, tuple[Tensor, Tensor]]:
@@ -307,21 +280,6 @@ def respond(
     return y[:n], None if alone else y[n:]
 
 
-def record_features(
-    layers: dict[str, tuple[Tensor, Tensor]], stimulus: Stimulus, faces: Tensor, angles: Tensor, tangents: bool = True,
-    layer: str = "features",
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Return a layer's responses and tangents (pair, unit), float32, for pairs of face and angle, some at a time."""
-    device, found = layers["conv1"][0].device, []
-    for shown, at in zip(faces.split(_TOGETHER), angles.split(_TOGETHER), strict=True):
-        images, along = (
-            stimulus.embed(stimulus.pixels(shown, at, t, torch.float32, str(device)), t) if t <= tangents else None
-            for t in (False, True)
-        )
-        found.append(respond(layers, images, along, layer))
-    return tuple(torch.cat(part) if part[0] is not None else None for part in zip(*found, strict=True))
-
-
 def record_layers(
     network: Network, parameters: Parameters, stimulus: Stimulus, angles: ArrayLike, faces: ArrayLike,
     directions: int = 16, seed: int = 0,
@@ -349,7 +307,7 @@ def record_layers(
     probe = {name: tensor.double() for name, tensor in parameters.items()}
     mean, scale = (probe[f"{PREFIX}{part}"] for part in ("mean", "scale"))
     at, shown = torch.from_numpy(circle.as_angles(angles)), torch.as_tensor(np.asarray(faces, np.int64))
-    pairs = shown.repeat(len(at)).split(_TOGETHER), at.repeat_interleave(len(shown)).split(_TOGETHER)
+    pairs = shown.repeat(len(at)).split(TOGETHER), at.repeat_interleave(len(shown)).split(TOGETHER)
     found: dict[str, list[Tensor]] = {}
 
     def keep(name: str, values: Tensor) -> None:
@@ -369,8 +327,3 @@ def record_layers(
             keep(name, torch.cat(derivative.along(lambda x, n=name: probe_at(network, probe, x, n), *shown_to)))
     both = {name: torch.cat(parts, 1).unflatten(1, (1, len(at), len(shown))) for name, parts in found.items()}
     return {name: (values[0], values[1]) for name, values in both.items()}
-
-
-def probe_at(network: Network, probe: Parameters, shown: Tensor, layer: str) -> Tensor:
-    """Return the activity (sample, unit) of a single probe's layer for what it is shown, (sample, feature)."""
-    return network.onward(probe, network.first(probe, shown[None]), layer)[0]

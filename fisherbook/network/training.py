@@ -1,9 +1,10 @@
 """Training an ensemble of networks in stages: all replicates at once, yet each as if it were alone.
 
-Every random draw comes from a generator keyed by (seed, replicate, purpose, stage name, block of steps), so that
-replicate r alone equals replicate r among sixteen, and the same replicate meets the same draws in every condition
-(common random numbers). What has been trained is kept in the store, one file per replicate and stage, under the digest
-of the curriculum up to that stage: studies that begin alike share their beginning.
+Every random draw comes from a generator keyed by (seed, replicate, purpose, stage name, block of steps), so that the
+same replicate meets the same draws in every condition (common random numbers). On a CPU replicate r alone equals
+replicate r among sixteen bit for bit, with any number of threads; a GPU does not promise that, and there the company is
+part of the key. What has been trained is kept in the store, one file per replicate and stage, under the digest of the
+curriculum up to that stage: studies that begin alike share their beginning.
 """
 
 import contextlib
@@ -12,33 +13,38 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adam import adam
 from tqdm import tqdm
 
 from .. import checks
 from ..stimulus.stimulus import Stimulus
 from ..store import Store, default_store, digest, made_by
-from . import banks, resnet
-from .banks import FeatureBank
 from .ensembles import INITIAL, Ensemble, Stage
 from .losses import LIKELIHOOD, LOSSES
-from .networks import FEATURES, INPUT_MEAN, INPUT_SCALE, PREFIX, Network, Parameters, choose_device, generator
+from .networks import Network, Parameters, alike, choose_device, generator
 from .readouts import READOUTS
+
+if TYPE_CHECKING:
+    from .banks import FeatureBank
 
 _IMAGES = 1024  # made together
 _ONE_THREAD = 60_000_000  # products of the first layer per step, below which a second thread gains nothing
 _BLOCK = 64  # steps whose random draws are made together; part of what a seed means
 _CHECKPOINT_EVERY = 60.0  # s
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # as torch.optim.Adam names them
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # as torch.optim.Adam names them
+_LINE = 16  # numbers that fused Adam takes at a time
 
 
 def train(
-    stimulus: Stimulus | FeatureBank,
+    stimulus: "Stimulus | FeatureBank",
     network: Network,
     stages: Sequence[Stage],
     replicates: int | Sequence[int] = 8,
@@ -88,7 +94,7 @@ def train(
     )  # fmt: skip
     store, device = store or default_store(), choose_device(device)
     stages = _checked(stages, network, stimulus, len(replicate), device)
-    stimulus = banks.seen(network, stimulus, seed, device, store, progress)
+    stimulus = network.kind.seen(stimulus, seed, device, store, progress)
     run = _Run(stimulus, network, seed, device, dtype, progress, store)
     if start is None:
         pieces = {int(r): _Piece(run.initialise(r), None, torch.zeros(0)) for r in replicate}
@@ -103,6 +109,7 @@ def train(
         }
     weights, training_loss = {INITIAL: run.stack(pieces, replicate)}, {}
     begun = tuple(start or ("" for _ in replicate))
+    run = replace(run, company=() if run.apart else tuple(replicate.tolist()))
     keys, failures = {INITIAL: tuple(run.key((), int(r), b) for r, b in zip(replicate, begun, strict=True))}, {}
     for index, stage in enumerate(stages):
         key_of = {
@@ -143,26 +150,29 @@ class _Piece:
 class _Run:
     """What stays the same through a curriculum."""
 
-    stimulus: Stimulus | FeatureBank
+    stimulus: "Stimulus | FeatureBank"
     network: Network
     seed: int
     device: str
     dtype: torch.dtype
     progress: bool
     store: Store | None = None
-
-    def key(self, stages: Sequence[Stage], replicate: int, start: str = "") -> str:
-        made = made_by("network.training", device=self.device, dtype=self.dtype)
-        return digest([self._keyed, list(stages), self.seed, replicate, start, self.stimulus.digest, made])
-
-    @cached_property
-    def _keyed(self) -> Network:
-        return resnet.keyed(self.network)
+    company: tuple[int, ...] = ()  # the replicates, where their numbers depend on one another
 
     @property
-    def inputs(self) -> int:
-        """Numbers that the first trained layer is shown."""
-        return FEATURES if self.network.finetuned else self.stimulus.channels * len(self.stimulus.aperture)
+    def apart(self) -> bool:
+        """Whether a replicate's numbers do not depend on which others are trained."""
+        return self.network.kind.in_turn or torch.device(self.device).type == "cpu"
+
+    def key(self, stages: Sequence[Stage], replicate: int, start: str = "") -> str:
+        made = made_by("network.training", *self.network.kind.modules, device=self.device, dtype=self.dtype)
+        return digest(
+            [self._keyed, list(stages), self.seed, replicate, start, self.stimulus.digest, self.company, made]
+        )
+
+    @cached_property
+    def _keyed(self) -> str:
+        return digest(self.network.keyed)
 
     @cached_property
     def targets(self) -> dict[str, Tensor]:
@@ -175,26 +185,8 @@ class _Run:
         return found
 
     def initialise(self, replicate: int) -> Parameters:
-        drawn = self.network.initialise(self.inputs, [generator(self.seed, int(replicate), INITIAL)], self.dtype)
-        parameters = {name: tensor[0] for name, tensor in drawn.items()}
-        if self.network.finetuned:
-            key = (self.seed, int(replicate))
-            begun = resnet.start(self.network, self.stimulus, key, self.store, self.device)
-            parameters |= {PREFIX + name: tensor.to(self.dtype) for name, tensor in begun.items()}
-        return parameters
-
-    def shown(self, parameters: Parameters, pixels: Tensor, mixed: bool = False) -> Tensor:
-        """Return what the first layer is shown, (replicate, sample, number): pixels, or a backbone's features."""
-        if not self.network.finetuned:
-            return pixels
-        found, training = [], self.network.weights == "random" and torch.is_grad_enabled()
-        for row, own in enumerate(pixels):
-            state = {name: tensor[row] for name, tensor in resnet.backbone_of(parameters).items()}
-            images = self.stimulus.embed(own.unflatten(-1, (self.stimulus.channels, -1)))
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=mixed):
-                features = resnet.forward(state, images, training=training)
-            found.append((features.to(self.dtype) - state["mean"]) / state["scale"])
-        return INPUT_MEAN + INPUT_SCALE * torch.stack(found)
+        key = (self.seed, int(replicate))
+        return self.network.kind.initialise(self.stimulus, key, self.dtype, self.store, self.device)
 
     def stack(self, pieces: dict[int, _Piece], replicate: Sequence[int]) -> Parameters:
         names = next(iter(pieces.values())).parameters
@@ -205,7 +197,7 @@ class _Run:
 
 
 def _checked(
-    stages: Sequence[Stage], network: Network, stimulus: Stimulus | FeatureBank, replicates: int, device: str
+    stages: Sequence[Stage], network: Network, stimulus: "Stimulus | FeatureBank", replicates: int, device: str
 ) -> tuple[Stage, ...]:
     names = [stage.name for stage in stages]
     if not names or len(set(names)) < len(names):
@@ -215,7 +207,7 @@ def _checked(
             checks.same_length(replicates=replicates, density=len(stage.density))
         if stage.auxiliary:
             _check_second_task(stage, network, stimulus)
-        if stage.mixed_precision and not (network.finetuned and torch.device(device).type == "cuda"):
+        if stage.mixed_precision and not (network.kind.in_turn and torch.device(device).type == "cuda"):
             raise ValueError(f"mixed_precision is for a fine-tuned backbone on a GPU, not for device {device!r}")
     if READOUTS[network.readout].likelihood is None and any(stage.loss == LIKELIHOOD for stage in stages):
         having = ", ".join(readout.name for readout in READOUTS.values() if readout.likelihood)
@@ -231,7 +223,7 @@ def _checked(
     return tuple(stages)
 
 
-def _check_second_task(stage: Stage, network: Network, stimulus: Stimulus | FeatureBank) -> None:
+def _check_second_task(stage: Stage, network: Network, stimulus: "Stimulus | FeatureBank") -> None:
     faces = stimulus.faces
     known = faces.identity if stage.auxiliary == "identity" else faces.attributes
     if known is None:
@@ -248,13 +240,13 @@ def _fill(
     replicate_of = {key: r for r, key in key_of.items()}
 
     def compute(missing: list[str]) -> Iterator[tuple[str, _Piece]]:
-        for keys in [[key] for key in missing] if run.network.finetuned else [missing]:  # together, or in turn
+        together = [missing if run.apart else list(replicate_of)]
+        for keys in [[key] for key in missing] if run.network.kind.in_turn else together:
             replicates, interim = [replicate_of[key] for key in keys], digest(keys)
             own = stage.rows([list(key_of).index(r) for r in replicates])
-            products = len(keys) * stage.batch * run.inputs * run.network.hidden[0]
-            with _threads_for(_ONE_THREAD if run.network.finetuned else products):
+            with _threads_for(run, stage, len(keys)):
                 pieces = list(_train_stage(run, own, replicates, before, store, interim))
-            yield from zip(keys, pieces, strict=True)
+            yield from ((key, piece) for key, piece in zip(keys, pieces, strict=True) if key in missing)
             store.remove("interim", interim, ".pt")
 
     found = store.fill("weights", list(replicate_of), compute, _Piece.save, _Piece.load, ".pt")
@@ -262,15 +254,95 @@ def _fill(
 
 
 @contextlib.contextmanager
-def _threads_for(products: int) -> Iterator[None]:
-    """Use one thread for small steps: it is as fast, and does not stall beside another busy program."""
-    threads = torch.get_num_threads()
-    if products < _ONE_THREAD:
-        torch.set_num_threads(1)
+def _threads_for(run: _Run, stage: Stage, together: int) -> Iterator[None]:
+    """Use one thread for small steps: it is as fast, and does not stall beside another busy program.
+
+    Nor are there more than replicates (threads that share one product sum it in another order), and they are a power of
+    two, so that a block of images is shared evenly.
+    """
+    threads, used = torch.get_num_threads(), 1
+    inputs = run.stimulus.channels * len(run.stimulus.aperture)
+    if run.network.kind.in_turn:
+        used = threads
+    elif together * stage.batch * inputs * run.network.hidden[0] >= _ONE_THREAD:
+        used = 1 << (min(threads, together).bit_length() - 1)
+    torch.set_num_threads(used)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+class _Adam:
+    """Adam on some parameters, packed in one tensor with a row for each replicate, a whole number of vectors long.
+
+    What is left over at a tensor's end is updated by other instructions, which round differently: here nothing is.
+
+    Attributes
+    ----------
+    parameters : dict of Tensor
+        Views of the packed tensor, to differentiate with respect to.
+    state : dict of Tensor
+        ``values``, and Adam's moments and step counts; all lead with the replicate.
+    """
+
+    def __init__(self, parameters: Parameters, rate: float, moments: Sequence[dict[str, Tensor] | None]) -> None:
+        self._shapes = {name: tensor.shape[1:] for name, tensor in parameters.items()}
+        self._rate, values = rate, self._packed(parameters)
+        self.state = {"values": values} | {m: torch.zeros_like(values) for m in _MOMENTS[:2]}
+        self.state["step"] = values.new_zeros(len(values), dtype=torch.float32)
+        first = next(iter(parameters))
+        if all(own and f"{first}.step" in own for own in moments):  # else it had no part in the stage before
+            for m in _MOMENTS[:2]:
+                kept = {n: torch.stack([own[f"{n}.{m}"] for own in moments]) for n in parameters}
+                self.state[m].copy_(self._packed(kept))
+            self.state["step"].copy_(torch.stack([own[f"{first}.step"] for own in moments]))
+        self.parameters = {n: t.requires_grad_() for n, t in self._views(values).items()}
+        self._gradient = torch.zeros_like(values)
+        self._slope = self._views(self._gradient)
+
+    def _packed(self, parameters: Parameters) -> Tensor:
+        packed = torch.cat([parameters[name].flatten(1) for name in self._shapes], 1)
+        return F.pad(packed, (0, -packed.shape[1] % _LINE))
+
+    def _views(self, packed: Tensor) -> Parameters:
+        sizes = [shape.numel() for shape in self._shapes.values()]
+        parts = packed[:, : sum(sizes)].split(sizes, 1)
+        return {n: part.view(len(packed), *shape) for part, (n, shape) in zip(parts, self._shapes.items(), strict=True)}
+
+    def step(self, gradients: Sequence[Tensor], scale: Tensor | None) -> None:
+        """Make a step along gradients, of each replicate multiplied by its own scale."""
+        for slope, gradient in zip(self._slope.values(), gradients, strict=True):
+            if scale is None:
+                slope.copy_(gradient)
+            else:
+                torch.mul(gradient, scale.view(-1, *[1] * (gradient.ndim - 1)), out=slope)
+        lists = [list(t.unbind()) for t in (self.state["values"], self._gradient, *map(self.state.get, _MOMENTS))]
+        adam(
+            *lists[:4], [], lists[4], fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=self._rate,
+            weight_decay=0.0, eps=1e-8, maximize=False,
+        )  # fmt: skip
+
+    def moments(self, row: int) -> dict[str, Tensor]:
+        """Return one replicate's moments and step count by the names of the parameters."""
+        views = {m: self._views(self.state[m]) for m in _MOMENTS[:2]}
+        found = {f"{n}.{m}": view[n][row].cpu().clone() for m, view in views.items() for n in self._shapes}
+        return found | {f"{n}.step": self.state["step"][row].cpu().clone() for n in self._shapes}
+
+
+def _groups(
+    network: Network, stage: Stage, parameters: Parameters, moments: Sequence[dict[str, Tensor] | None]
+) -> list[_Adam]:
+    """Return what a stage trains: groups that have one learning rate and were always trained together."""
+    rates = {"": stage.learning_rate, "auxiliary": stage.learning_rate, "backbone": stage.backbone_rate}
+    if stage.backbone_rate is None:
+        rates["backbone"] = stage.learning_rate
+    members: dict[str, Parameters] = {group: {} for group in rates}
+    for name, tensor in parameters.items():
+        group = name.partition(".")[0]
+        if network.kind.trains(name) and (group != "auxiliary" or stage.auxiliary):
+            members[group if group in rates else ""][name] = tensor
+    return [_Adam(own, rates[group], moments) for group, own in members.items() if own]
 
 
 def _train_stage(
@@ -278,23 +350,19 @@ def _train_stage(
 ) -> Iterator[_Piece]:
     """Train the given replicates together through one stage and yield one piece for each."""
     parameters = run.stack(before, replicates)
-    trained = {n: t.requires_grad_() for n, t in parameters.items() if not resnet.is_statistic(n)}
-    below = [tensor for name, tensor in trained.items() if name.startswith(PREFIX)]
-    groups = [{"params": [tensor for name, tensor in trained.items() if not name.startswith(PREFIX)]}]
-    if below:
-        rate = stage.learning_rate if stage.backbone_rate is None else stage.backbone_rate
-        groups.append({"params": below, "lr": rate})
-    adam = torch.optim.Adam(groups, lr=stage.learning_rate, fused=True)
-    if stage.optimizer_state == "kept" and before[replicates[0]].moments is not None:
-        _set_moments(adam, trained, [before[r].moments for r in replicates], run)
+    kept = [before[r].moments if stage.optimizer_state == "kept" else None for r in replicates]
+    groups = _groups(run.network, stage, parameters, kept)
+    for group in groups:
+        parameters |= group.parameters
     loss = torch.full((len(replicates), stage.steps), torch.nan, device=run.device)
-    best, first = _Best(run, stage, replicates) if stage.patience else None, 0
+    # all that changes, a row for each replicate
+    state = {n: t for n, t in parameters.items() if not t.requires_grad} | {"loss": loss}
+    state |= {f"{number}.{n}": t for number, group in enumerate(groups) for n, t in group.state.items()}
+    best, first = _Best(run, stage, replicates, state) if stage.patience else None, 0
     if interrupted := store.get("interim", interim, lambda p: torch.load(p, weights_only=True), ".pt"):
-        first, loss = interrupted["step"], interrupted["loss"]
-        with torch.no_grad():
-            for name, tensor in parameters.items():
-                tensor.copy_(interrupted["parameters"][name])
-        adam.load_state_dict(interrupted["adam"])
+        first = interrupted["step"]
+        for name, tensor in state.items():
+            tensor.copy_(interrupted["state"][name])
         if best:
             vars(best).update(interrupted["best"])
     saved = time.monotonic()
@@ -302,27 +370,26 @@ def _train_stage(
     for start in range(first, stage.steps, _BLOCK):
         draws = _draw(run, stage, replicates, start // _BLOCK)
         for step, batch in enumerate(_batches(run, draws, min(_BLOCK, stage.steps - start)), start):
-            loss[:, step] = _step(run, stage, parameters, adam, batch)
+            loss[:, step] = _step(run, stage, parameters, groups, batch)
         bar.update(step + 1 - start)
-        if best and best.all_stopped(parameters, step + 1):
+        if best and best.all_stopped(parameters, state, step + 1):
             break
         if time.monotonic() - saved > _CHECKPOINT_EVERY and step + 1 < stage.steps:
-            state = {"step": step + 1, "loss": loss, "adam": adam.state_dict(), "best": best and best.state()}
-            state["parameters"] = {n: t.detach() for n, t in parameters.items()}
-            store.put("interim", interim, state, torch.save, ".pt")
+            now = {"step": step + 1, "state": state, "best": best and best.state()}
+            store.put("interim", interim, now, torch.save, ".pt")
             saved = time.monotonic()
     bar.close()
-    loss = loss.cpu()
-    failed = [_first_failure(losses[: step + 1]) for losses in loss]
+    last = torch.full((len(replicates),), step + 1)
     if best:
-        parameters = best.parameters
-        loss[torch.arange(stage.steps) >= (best.step + stage.patience)[:, None]] = torch.nan
-    moments = {name: adam.state[tensor] for name, tensor in trained.items() if tensor in adam.state}
-    for row in range(len(replicates)):
+        last = last.minimum(best.step.long() + stage.patience)
+        for name, tensor in best.kept.items():
+            state[name].copy_(tensor)
+        loss[torch.arange(stage.steps) >= last[:, None]] = torch.nan
+    loss = loss.cpu()
+    for row, steps in enumerate(last.tolist()):
         own = {n: t.detach()[row].cpu().clone() for n, t in parameters.items()}
-        states = {f"{n}.{m}": s[m][row].cpu().clone() for n, s in moments.items() for m in _MOMENTS}
-        moments_of = states | {"step": next(iter(moments.values()))["step"].cpu().clone()}
-        yield _Piece(own, moments_of, loss[row].clone(), failed[row])
+        moments = {n: m for group in groups for n, m in group.moments(row).items()}
+        yield _Piece(own, moments, loss[row].clone(), _first_failure(loss[row, :steps]))
 
 
 def _first_failure(loss: Tensor) -> int:
@@ -330,18 +397,17 @@ def _first_failure(loss: Tensor) -> int:
     return int(failures[0]) if len(failures) else -1
 
 
-def _step(run: _Run, stage: Stage, parameters: Parameters, adam: torch.optim.Adam, batch: dict[str, Tensor]) -> Tensor:
+def _step(run: _Run, stage: Stage, parameters: Parameters, groups: list[_Adam], batch: dict[str, Tensor]) -> Tensor:
     """Make one optimiser step and return each replicate's loss before it."""
     loss = _losses(run, stage, parameters, batch["pixels"], batch["face"], batch["angle"], batch.get("masks"))
-    adam.zero_grad(set_to_none=True)
-    loss.sum().backward()
+    trained = [tensor for group in groups for tensor in group.parameters.values()]
+    gradients, scale = torch.autograd.grad(loss.sum(), trained, materialize_grads=True), None
     if stage.clip is not None:
-        gradients = [p.grad for p in parameters.values() if p.grad is not None]
-        norm = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]).norm(dim=0)
-        scale = (stage.clip / norm).clamp(max=1)
-        for g in gradients:
-            g.mul_(scale.view(-1, *[1] * (g.ndim - 1)))
-    adam.step()
+        norm = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients], 1)
+        scale = (stage.clip / torch.linalg.vector_norm(norm, dim=1)).clamp(max=1)
+    own = iter(gradients)
+    for group in groups:
+        group.step(list(islice(own, len(group.parameters))), scale)
     return loss.detach()
 
 
@@ -352,8 +418,9 @@ def _losses(
     """Return each replicate's mean loss for pixels (replicate, sample, pixel) of faces at angles."""
     network, readout = run.network, READOUTS[run.network.readout]
     masks = None if masks is None else masks.to(run.device).split(network.hidden, -1)
-    currents = network.first(parameters, run.shown(parameters, pixels, stage.mixed_precision))
-    last = network.onward(parameters, currents, f"hidden{len(network.hidden)}", masks)
+    shown = network.kind.shown(parameters, pixels, run.stimulus, stage.mixed_precision)
+    currents = network.first(parameters, shown)
+    last = network.onward(parameters, currents, f"hidden{len(network.hidden)}", masks, alike)
     outputs = network.affine(parameters, last, "output")
     targets = (run.stimulus.symmetry * angles.to(run.device)).to(run.dtype)
     if stage.loss == LIKELIHOOD:
@@ -383,11 +450,14 @@ def _pixels(run: _Run, faces: Tensor, angles: Tensor) -> Tensor:
 
 
 def _batches(run: _Run, draws: dict[str, Tensor], steps: int) -> Iterator[dict[str, Tensor]]:
-    """Yield each step's pixels, angles and dropout masks; images are made for several steps at a time."""
-    together = max(1, _IMAGES // draws["face"][:, 0].numel())
+    """Yield each step's pixels, angles and dropout masks; images are made for several steps at a time.
+
+    So many that threads, a power of two of them, share them evenly: none begins within an image.
+    """
+    together = 1 << max(torch.get_num_threads(), _IMAGES // draws["face"][:, 0].numel(), 1).bit_length() - 1
     for step in range(steps):
         if step % together == 0:
-            part = slice(step, min(step + together, steps))
+            part = slice(step, step + together)
             pixels = _pixels(run, draws["face"][:, part], draws["angle"][:, part])
         batch = {name: draw[:, step] for name, draw in draws.items()}
         yield batch | {"pixels": pixels[:, step % together]}
@@ -407,13 +477,14 @@ def _draw(run: _Run, stage: Stage, replicates: list[int], block: int) -> dict[st
         if run.network.dropout:
             random = torch.rand((*shape, sum(run.network.hidden)), generator=generator(run.seed, r, "dropout", *key))
             draws["masks"].append((random >= run.network.dropout).to(run.dtype))
-    return {name: torch.stack(drawn) for name, drawn in draws.items() if drawn}
+    samples = [0, 0] if stage.batch == 1 else slice(None)  # a product of one column, alone, is summed in another order
+    return {name: torch.stack(drawn)[:, :, samples] for name, drawn in draws.items() if drawn}
 
 
 class _Best:
-    """Early stopping, replicate by replicate: the parameters at the lowest validation loss so far."""
+    """Early stopping, replicate by replicate: all its state at the lowest validation loss so far."""
 
-    def __init__(self, run: _Run, stage: Stage, replicates: list[int]) -> None:
+    def __init__(self, run: _Run, stage: Stage, replicates: list[int], state: dict[str, Tensor]) -> None:
         self._run, self._stage = run, stage
         draws = [generator(run.seed, r, "validation", stage.name) for r in replicates]
         uniforms = torch.stack([torch.rand((2, 512), generator=g, dtype=torch.float64) for g in draws])
@@ -421,32 +492,19 @@ class _Best:
         chosen = [f[(u[0] * len(f)).long()] for f, u in zip(faces, uniforms, strict=True)]
         angles = [stage.densities[row % len(stage.densities)].sample(u[1]) for row, u in enumerate(uniforms.numpy())]
         self._faces, self._angles = torch.stack(chosen), torch.from_numpy(np.stack(angles))
-        self.loss, self.step = (
-            torch.full((len(replicates),), torch.inf, dtype=run.dtype),
-            torch.zeros(len(replicates)),
-        )
-        self.parameters: Parameters = {}
+        self.loss, self.step = torch.full((len(replicates),), torch.inf, dtype=run.dtype), torch.zeros(len(replicates))
+        self.kept = {name: tensor.clone() for name, tensor in state.items() if name != "loss"}
 
-    def all_stopped(self, parameters: Parameters, step: int) -> bool:
+    def all_stopped(self, parameters: Parameters, state: dict[str, Tensor], step: int) -> bool:
         with torch.no_grad():
             pixels = _pixels(self._run, self._faces, self._angles)
             loss = _losses(self._run, self._stage, parameters, pixels, self._faces, self._angles).cpu()
         running = step - self.step <= self._stage.patience
         better = running & (loss < self.loss)
         self.loss[better], self.step[better] = loss[better], float(step)
-        if not self.parameters:
-            self.parameters = {n: t.detach().clone() for n, t in parameters.items()}
-        for name, tensor in parameters.items():
-            self.parameters[name][better] = tensor.detach()[better]
+        for name, tensor in self.kept.items():
+            tensor[better] = state[name][better]
         return not running.any()
 
     def state(self) -> dict:
-        return {"loss": self.loss, "step": self.step, "parameters": self.parameters}
-
-
-def _set_moments(adam: torch.optim.Adam, parameters: Parameters, moments: list[dict[str, Tensor]], run: _Run) -> None:
-    for name, tensor in parameters.items():
-        if f"{name}.{_MOMENTS[0]}" not in moments[0]:  # it had no part in the stage before
-            continue
-        stacked = {m: torch.stack([s[f"{name}.{m}"] for s in moments]).to(run.device) for m in _MOMENTS}
-        adam.state[tensor] = {"step": moments[0]["step"].clone(), **stacked}
+        return {"loss": self.loss, "step": self.step, "kept": self.kept}

@@ -37,12 +37,12 @@ def test_training_lowers_the_loss(stimulus, store):
 
 
 def test_a_replicate_alone_equals_the_same_replicate_among_others(stimulus, tmp_path):
-    alone = train(stimulus, Store(tmp_path / "a"), replicates=[2], dtype=torch.float64)
-    among = train(stimulus, Store(tmp_path / "b"), replicates=5, dtype=torch.float64)
+    alone = train(stimulus, Store(tmp_path / "a"), replicates=[2])
+    among = train(stimulus, Store(tmp_path / "b"), replicates=5)
     for stage in ("initial", "uniform", "focused"):
         for name, tensor in among[stage].items():
-            assert (tensor[2] - alone[stage][name][0]).abs().max() < 1e-9
-    assert (among.training_loss["focused"][2] - alone.training_loss["focused"][0]).abs().max() < 1e-6
+            assert torch.equal(tensor[2], alone[stage][name][0])
+    assert torch.equal(among.training_loss["focused"][2], alone.training_loss["focused"][0])
 
 
 def test_replicates_differ(stimulus, store):
@@ -114,14 +114,13 @@ def test_a_loss_that_is_not_finite_is_reported_and_leaves_the_other_replicates_i
 
 def test_clipping_bounds_each_replicates_own_gradient(stimulus, store, monkeypatch):
     norms = []
-    original = torch.optim.Adam.step
+    original = training._Adam.step
 
-    def watched(self, *arguments):
-        gradients = [p.grad for p in self.param_groups[0]["params"]]
-        norms.append(torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt())
-        return original(self, *arguments)
+    def watched(self, gradients, scale):
+        original(self, gradients, scale)
+        norms.append(self._gradient.square().sum(1).sqrt())
 
-    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    monkeypatch.setattr(training._Adam, "step", watched)
     train(stimulus, store, [fb.Stage("clipped", fb.uniform(), steps=20, clip=0.01)])
     norms = torch.stack(norms)
     assert norms.max() <= 0.01 * (1 + 1e-5) and norms.shape == (20, 3)
@@ -162,6 +161,47 @@ def test_an_ensemble_is_saved_and_loaded_whole(stimulus, store, tmp_path):
     loaded = fb.Ensemble.load(tmp_path / "ensemble.pt")
     assert loaded.network == ensemble.network and loaded.stages == ensemble.stages and loaded.keys == ensemble.keys
     assert torch.equal(loaded["focused"]["output.weight"], ensemble["focused"]["output.weight"])
+
+
+def test_a_saved_ensemble_with_one_bit_flipped_is_refused(stimulus, store, tmp_path):
+    file = tmp_path / "ensemble.pt"
+    train(stimulus, store, [dataclasses.replace(STAGES[0], steps=1)], replicates=1).save(file)
+    whole = file.read_bytes()
+    for place in range(7, len(whole), len(whole) // 40):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged, or was not written by Ensemble"):
+            fb.Ensemble.load(file)
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match="is damaged, or was not written by Ensemble"):
+        fb.Ensemble.load(file)
+
+
+def test_a_failed_save_leaves_the_file_that_was_there(stimulus, store, tmp_path, monkeypatch):
+    file, ensemble = tmp_path / "ensemble.pt", train(stimulus, store, STAGES[:1], replicates=1)
+    ensemble.save(file)
+    before = file.read_bytes()
+
+    def fails(_, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(RuntimeError, match="killed"):
+        ensemble.save(file)
+    assert file.read_bytes() == before and [f.name for f in tmp_path.glob("*.pt")] == ["ensemble.pt"]
+
+
+def test_fingerprints_tell_weights_apart_that_one_key_made(stimulus, store):
+    ensemble = train(stimulus, store)
+    moved = {name: tensor + (name == "output.bias") for name, tensor in ensemble["focused"].items()}
+    other = dataclasses.replace(ensemble, weights=ensemble.weights | {"focused": moved})
+    assert other.fingerprints("uniform") == ensemble.fingerprints("uniform")
+    assert set(other.fingerprints("focused")).isdisjoint(ensemble.fingerprints("focused"))
+    assert ensemble.select([2, 0]).fingerprints("focused") == ensemble.fingerprints("focused")[::-2]
+    recorded = [fb.record(e, stimulus, stage="focused").key for e in (ensemble, other)]
+    assert recorded[0] != recorded[1]
 
 
 @pytest.mark.slow

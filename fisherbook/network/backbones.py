@@ -1,0 +1,131 @@
+"""A torch module of the reader's own as a backbone."""
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import derivative
+from ..store import Store, digest
+from .banks import Respond
+from .networks import Parameters
+
+_OWN = "module."  # of the names of a module's own weights, beside those of its features' statistics
+_STEP = 1e-2  # rad; of central differences, half of it for the nearer one
+
+
+@dataclass(frozen=True)
+class TorchBackbone:
+    """A module that maps images (sample, channel, height, width) in [0, 1] to features, (sample, ...).
+
+    It is copied as it is, and runs in evaluation mode, also while it is trained: dropout is off, batch norms keep
+    their statistics. Parameters that need no gradient are not trained. A normalisation of images belongs into it;
+    grey images are repeated for a module whose first convolution takes three channels. Tangents are forward-mode
+    derivatives or, where the module lacks them, central differences of the images along their tangents, with steps of
+    0.01 and 0.005 rad, extrapolated.
+
+    Attributes
+    ----------
+    name : str
+        The module's class.
+    contents : str
+        Digest of its structure, source and weights.
+    """
+
+    name: str
+    contents: str
+    module: torch.nn.Module = field(compare=False, repr=False)
+
+    modules = ("network.backbones",)
+    random = False
+
+    @classmethod
+    def of(cls, module: torch.nn.Module) -> "TorchBackbone":
+        """Return a module as a backbone; a ValueError names weights that are not finite."""
+        module = copy.deepcopy(module).float().eval()
+        if odd := [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]:
+            raise ValueError(f"backbone must have finite weights, but {odd[0]} holds NaN or an infinity")
+        kinds = sorted({_source(type(part)) for part in module.modules()})
+        given = {name: _plain(part) for name, part in module.named_modules()}
+        contents = digest([str(module), kinds, repr(sorted(given.items())), list(dict(module.state_dict()).items())])
+        return cls(type(module).__name__, contents, module)
+
+    @property
+    def keyed(self) -> "TorchBackbone":  # noqa: D102
+        return self
+
+    @property
+    def layers(self) -> tuple[str, ...]:  # noqa: D102
+        return (*(f"backbone.{name}" for name, _ in self.module.named_modules() if name), "features")
+
+    def state(self, key: Sequence[int], store: Store | None) -> Parameters:  # noqa: D102
+        named = (*self.module.named_parameters(), *self.module.named_buffers())
+        return {_OWN + name: tensor.detach() for name, tensor in named if tensor.is_floating_point()}
+
+    def trains(self, name: str) -> bool:  # noqa: D102
+        return any(name == _OWN + own and tensor.requires_grad for own, tensor in self.module.named_parameters())
+
+    def calibrate(self, state: Parameters, images: Tensor) -> Tensor:  # noqa: D102
+        try:
+            return self.forward(state, images)
+        except Exception as error:
+            came = f"(sample, {', '.join(map(str, images.shape[1:]))})"
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ValueError(
+                f"backbone must map images of shape {came} to one tensor, but stopped with {reason}"
+            ) from error
+
+    def forward(  # noqa: D102
+        self, state: Parameters, images: Tensor, training: bool = False, layer: str = "features"
+    ) -> Tensor:
+        module, caught = self.module, []
+        first = next((p for p in module.parameters() if p.ndim == 4), None)
+        if first is not None and first.shape[1] == 3 and images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        below = module if layer == "features" else module.get_submodule(layer.partition(".")[2])
+        hook = below.register_forward_hook(lambda _module, _inputs, output: caught.append(output.clone()))
+        try:
+            own = {n: b.to(images.device) for n, b in module.named_buffers() if not b.is_floating_point()}
+            own |= {name.removeprefix(_OWN): tensor for name, tensor in state.items() if name.startswith(_OWN)}
+            torch.func.functional_call(module, own, (images,))
+        finally:
+            hook.remove()
+        return caught[-1].reshape(len(images), -1)
+
+    def ready(self, state: Parameters) -> Respond:  # noqa: D102
+        return partial(self._respond, state)
+
+    def _respond(
+        self, state: Parameters, images: Tensor, tangents: Tensor | None = None, layer: str = "features"
+    ) -> tuple[Tensor, Tensor | None]:
+        def at(shown: Tensor) -> Tensor:
+            return self.forward(state, shown, layer=layer)
+
+        with torch.no_grad():
+            if tangents is None:
+                return at(images), None
+            with contextlib.suppress(RuntimeError):  # of which NotImplementedError is a kind
+                return derivative.along(at, images, tangents)
+            far, near = ((at(images + h * tangents) - at(images - h * tangents)) / (2 * h) for h in (_STEP, _STEP / 2))
+            return at(images), (4 * near - far) / 3  # Richardson: the error of second order is gone
+
+
+def _source(kind: type) -> str:
+    """Return the source of a module's class; torch's own is told by its version."""
+    if kind.__module__.partition(".")[0] == "torch":
+        return kind.__qualname__
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(kind)
+    codes = {name: getattr(method, "__code__", None) for name, method in vars(kind).items()}
+    return repr({name: (code.co_code, code.co_names) for name, code in codes.items() if code})
+
+
+def _plain(part: torch.nn.Module) -> dict[str, Any]:
+    """Return the numbers and texts that a module holds beside its weights."""
+    return {n: v for n, v in sorted(vars(part).items()) if isinstance(v, int | float | str | tuple) and n != "training"}
