@@ -156,7 +156,7 @@ def measure(
         "replicates": ensemble.replicate.tolist(),
     }  # fmt: skip
     measured.attrs = results.provenance(
-        "Fisher information about the angle", parameters, seed=seed, modules=closure("experiment"), device=device,
+        "Fisher information about the angle", parameters, seed=seed, modules=closure("experiment", *network.kind.modules), device=device,
         data={"source": stimulus.faces.source, "digest": stimulus.digest}, wall_time=time.monotonic() - began,
     )  # fmt: skip
     order = [name for name in _ORDER if name in measured.dims]
