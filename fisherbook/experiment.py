@@ -156,7 +156,8 @@ def measure(
         "replicates": ensemble.replicate.tolist(),
     }  # fmt: skip
     measured.attrs = results.provenance(
-        "Fisher information about the angle", parameters, seed=seed, modules=closure("experiment", *network.kind.modules), device=device,
+        "Fisher information about the angle", parameters, seed=seed, device=device,
+        modules=closure("experiment", *network.kind.modules),
         data={"source": stimulus.faces.source, "digest": stimulus.digest}, wall_time=time.monotonic() - began,
     )  # fmt: skip
     order = [name for name in _ORDER if name in measured.dims]
