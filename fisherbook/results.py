@@ -232,6 +232,13 @@ def keep(name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
     Notes
     -----
     The folder is named by ``FISHERBOOK_RESULTS``, which a build of the book sets; without it, nothing is written.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> kept = fb.keep("page/doubled", lambda: xr.Dataset({"doubled": ("step", [0.0, 2.0])}))
+    >>> kept.doubled.units, kept.step.values.tolist()
+    ('1', [0, 1])
     """
     folder = os.environ.get("FISHERBOOK_RESULTS")
     path = Path(folder, f"{name}.nc") if folder else None

@@ -185,7 +185,7 @@ def estimate(
     --------
     >>> rng = np.random.default_rng(0)
     >>> responses, slopes = rng.normal(size=(12, 200, 3)), np.ones((12, 200, 3))
-    >>> float(estimate(responses, tangents=slopes, angles=12).fisher_information.mean().round())
+    >>> float(fb.estimate(responses, tangents=slopes, angles=12).fisher_information.mean().round())
     3.0
     """
     names = [estimator] if isinstance(estimator, str) else list(estimator)

@@ -96,6 +96,11 @@ class Network:
     -----
     Layers are named ``hidden1``, ``hidden2``, … (after their nonlinearity), ``output`` and, with a second task,
     ``auxiliary``; below them a backbone has ``layer1`` to ``layer4`` and ``features``.
+
+    Examples
+    --------
+    >>> fb.Network(hidden=(60, 20), nonlinearity="celu", readout="angular").layers
+    ('hidden1', 'hidden2', 'output')
     """
 
     architecture: str = "mlp"
