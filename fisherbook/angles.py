@@ -19,7 +19,13 @@ _CELLS = 1 << 14  # of the table that inverts a cumulative distribution; 4e-4 ra
 
 
 def grid(n: int) -> NDArray[np.float64]:
-    """Return `n` equally spaced angles on [-pi, pi): -pi is in, pi is not."""
+    """Return `n` equally spaced angles on [-pi, pi): -pi is in, pi is not.
+
+    Examples
+    --------
+    >>> fb.grid(4).round(2).tolist()
+    [-3.14, -1.57, 0.0, 1.57]
+    """
     n = checks.whole_number("angles", n)
     return -np.pi + 2 * np.pi * np.arange(n) / n
 
@@ -137,6 +143,13 @@ def uniform(low: ArrayLike = -np.pi, high: ArrayLike = np.pi) -> Density | tuple
     """Return the uniform density on the arc from `low` to `high` (rad), by default the whole circle.
 
     Arrays, shape (replicate,), give a tuple with a density for each replicate.
+
+    Examples
+    --------
+    >>> float(fb.uniform().pdf(0.0).round(3))
+    0.159
+    >>> fb.uniform(-1, 1).pdf([0.0, 2.0]).tolist()
+    [0.5, 0.0]
     """
     if np.ndim(low) or np.ndim(high):
         return tuple(uniform(*ends) for ends in zip(*np.broadcast_arrays(low, high), strict=True))
@@ -150,6 +163,12 @@ def von_mises(loc: ArrayLike = 0.0, kappa: float = 1.0) -> Density | tuple[Densi
     """Return the von Mises density with mean direction `loc` (rad) and concentration `kappa` (at least 0).
 
     An array of directions, shape (replicate,), gives a tuple with a density for each replicate.
+
+    Examples
+    --------
+    >>> density = fb.von_mises(loc=np.pi / 2, kappa=3)
+    >>> density.pdf([np.pi / 2, -np.pi / 2]).round(4).tolist()
+    [0.655, 0.0016]
     """
     if np.ndim(loc):
         return tuple(von_mises(one, kappa) for one in np.asarray(loc))
@@ -165,6 +184,12 @@ def tabulated(values: ArrayLike) -> Density:
     ----------
     values : array_like, shape (n,)
         Non-negative numbers proportional to the density at the n grid angles; they are normalised here.
+
+    Examples
+    --------
+    >>> density = fb.tabulated([0, 1, 2, 1])
+    >>> density.pdf(fb.grid(4)).round(3).tolist()
+    [0.0, 0.159, 0.318, 0.159]
     """
     values = np.asarray(values, np.float64)
     checks.shape("values", values.shape, "angle")

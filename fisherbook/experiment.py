@@ -117,11 +117,14 @@ def measure(
 
     Examples
     --------
-    >>> stimulus = Stimulus(load_faces("orl", size=16))
-    >>> stages = [Stage("uniform", uniform(), steps=20)]
-    >>> found = measure(stimulus, Network(hidden=(12, 6)), stages, replicates=2, angles=12, progress=False)
-    >>> dict(found.log_fisher.sizes)
-    {'stage': 2, 'replicate': 2, 'split': 2, 'layer': 1, 'angle': 12}
+    >>> stimulus = fb.Stimulus(fb.load_faces("gratings", size=8, limit=100))
+    >>> stages = [fb.Stage("uniform", fb.uniform(), steps=2, batch=4)]
+    >>> network = fb.Network(hidden=(4,))
+    >>> found = fb.measure(stimulus, network, stages, replicates=2, angles=6, device="cpu", progress=False)
+    >>> dict(found.fisher_information.sizes)
+    {'stage': 2, 'replicate': 2, 'split': 2, 'layer': 1, 'estimator': 1, 'angle': 6}
+    >>> found.fisher_information.units
+    'rad-2'
     """
     began = time.monotonic()
     what = _What(
@@ -200,6 +203,15 @@ def sweep(
         are cores, ``"tcp://host:port"`` on the workers of a running Dask scheduler; both need
         ``fisherbook[cluster]``. A combination whose worker dies is computed again by another. Workers that share the
         folder named by ``FISHERBOOK_STORE`` share what they compute.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> def condition(kappa):
+    ...     peak = fb.von_mises(0.0, kappa).pdf(0.0)
+    ...     return xr.Dataset({"peak": ((), peak, {"units": "rad-1", "long_name": "highest density"})})
+    >>> fb.sweep(condition, {"kappa": [1.0, 3.0]}).peak.values.round(2).tolist()
+    [0.34, 0.65]
     """
     if not grid or not all(len(values) for values in grid.values()):
         raise ValueError("grid must name at least one parameter, each with at least one value")

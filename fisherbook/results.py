@@ -291,6 +291,13 @@ def keep(name: str, compute: Callable[..., xr.Dataset], *arguments: Any) -> xr.D
     Notes
     -----
     The folder is named by ``FISHERBOOK_RESULTS``, which a build of the book sets; without it, nothing is written.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> kept = fb.keep("page/doubled", lambda: xr.Dataset({"doubled": ("step", [0.0, 2.0])}))
+    >>> kept.doubled.units, kept.step.values.tolist()
+    ('1', [0, 1])
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise ValueError(f"name must be letters, digits, '_', '-' and '.', such as 'roughness/control', not {name!r}")

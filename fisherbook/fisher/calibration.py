@@ -140,6 +140,11 @@ def plan_faces(
     -----
     Relative variance (kurtosis - 1) / (nu - N - 3) + 4 slope_variation^2 / T', with nu = n / (1 + (m - 1)
     rho^2) and T' = T / (1 + (m - 1) rho).
+
+    Examples
+    --------
+    >>> fb.plan_faces(units=20, relative_error=0.1)
+    224
     """
     units, each = checks.whole_number("units", units), checks.whole_number("faces_per_person", faces_per_person)
     wanted = checks.number("relative_error", relative_error, above=0) ** 2

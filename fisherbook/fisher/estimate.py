@@ -232,7 +232,7 @@ def estimate(
     >>> rng = np.random.default_rng(0)
     >>> shown = np.deg2rad(30) * rng.integers(12, size=1200)
     >>> counts = rng.poisson(10 + 5 * np.cos(shown[:, None] - [0, 2, 4]))
-    >>> found = estimate(counts, angles=shown, estimator="smoothed")
+    >>> found = fb.estimate(counts, angles=shown, estimator="smoothed")
     >>> dict(found.sizes), float(found.fisher_information.mean().round())
     ({'angle': 12}, 4.0)
     """

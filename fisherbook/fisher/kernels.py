@@ -95,6 +95,15 @@ def tangent(
     ----------
     Kanitscheider, Coen-Cagli, Kohn and Pouget (2015), PLoS Comput Biol 11(6): e1004218, for independent
     normal trials and two stimuli.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fisherbook.fisher import kernels
+    >>> responses = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+    >>> found = kernels.tangent(responses, torch.ones_like(responses))  # each unit adds 1
+    >>> abs(float(found.information) - 3) < 3 * float(found.standard_error)
+    True
     """
     who, x, mean, e, slope = _of_faces(responses, tangents, groups)
     noise = Rows(e * (who.scale / len(who.codes)), who.codes)

@@ -128,6 +128,12 @@ def halves(identity: ArrayLike, seed: int = 0) -> tuple[NDArray[np.int64], NDArr
     ----------
     identity : array_like of int, shape (face,)
         With an odd number of people one of them is left out.
+
+    Examples
+    --------
+    >>> one, other = fb.halves([0, 0, 1, 1, 2, 2, 3, 3])
+    >>> len(one), len(other)
+    (4, 4)
     """
     identity = np.asarray(identity)
     people = np.random.default_rng(seed).permutation(np.unique(identity))

@@ -274,6 +274,16 @@ def record(
     Notes
     -----
     How a module is recorded is described in `fisherbook.network.modules`.
+
+    Examples
+    --------
+    >>> stimulus = fb.Stimulus(fb.load_faces("gratings", size=8, limit=40))
+    >>> stages = [fb.Stage("uniform", fb.uniform(), steps=2, batch=4)]
+    >>> ensemble = fb.train(stimulus, fb.Network(hidden=(4,)), stages, replicates=2, device="cpu", progress=False)
+    >>> activity = fb.record(ensemble, stimulus, angles=6, split="test", layer="hidden1")
+    >>> at, responses, tangents = next(activity.chunks())  # (replicate, angle, face, unit)
+    >>> responses.shape, tangents.shape
+    (torch.Size([2, 6, 12, 4]), torch.Size([2, 6, 12, 4]))
     """
     angles, memory = circle.as_angles(angles), as_bytes(memory)
     if isinstance(network, torch.nn.Module):

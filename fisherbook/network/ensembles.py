@@ -56,6 +56,11 @@ class Stage:
         Learning rate of a fine-tuned backbone, by default that of the probe; 0 trains the probe alone.
     mixed_precision : bool
         Run a fine-tuned backbone's convolutions in bfloat16; only on a GPU.
+
+    Examples
+    --------
+    >>> fb.Stage("focused", fb.von_mises(loc=0.0, kappa=3), loss="cosine", steps=600).learning_rate
+    0.001
     """
 
     name: str

@@ -121,6 +121,11 @@ class Network:
     Layers are named ``hidden1``, ``hidden2``, … (after their nonlinearity), ``output`` and, with a second task,
     ``auxiliary``; below them a backbone has ``features``, a ``resnet18`` also ``layer1`` to
     ``layer4``, and a module its submodules, as in ``backbone.conv1``.
+
+    Examples
+    --------
+    >>> fb.Network(hidden=(60, 20), nonlinearity="celu", readout="angular").layers
+    ('hidden1', 'hidden2', 'output')
     """
 
     architecture: str = "mlp"

@@ -88,6 +88,14 @@ def train(
     -----
     RuntimeWarning
         If a replicate's loss stops being finite, with replicate, stage and step; the other replicates are not touched.
+
+    Examples
+    --------
+    >>> stimulus = fb.Stimulus(fb.load_faces("gratings", size=8, limit=40))
+    >>> stages = [fb.Stage("uniform", fb.uniform(), steps=2, batch=4)]
+    >>> ensemble = fb.train(stimulus, fb.Network(hidden=(4,)), stages, replicates=2, device="cpu", progress=False)
+    >>> ensemble.replicate.tolist(), list(ensemble.weights)
+    ([0, 1], ['initial', 'uniform'])
     """
     replicate = np.arange(checks.whole_number("replicates", replicates)) if np.ndim(replicates) == 0 else (
         np.array(replicates, np.int64)

@@ -56,6 +56,14 @@ class Claim:
         all that is shown are ratios.
     units : str
         Of the statistic, in ASCII: ``"1"``, ``"rad"``, ``"rad-1"`` or ``"rad-2"``.
+
+    Examples
+    --------
+    >>> claim = fb.findings.Claim("the loss matters", "above", margin=0.1)
+    >>> claim.rule
+    '> 0.1'
+    >>> fb.findings.Claim("both are alike", "similar", margin=1.5, ratio=True).thresholds  # 1/1.5 and 1.5
+    (0.6666666666666666, 1.5)
     """
 
     sentence: str
@@ -148,6 +156,13 @@ def judge(results: Mapping[Claim, Estimate], level: float = 0.95) -> list[Findin
     threshold, in standard errors, gives the level at which its interval just reaches it, 1 - p. In ascending
     order of p, the first of m claims must decide with its interval of level 1 - alpha/m, the next with that
     of 1 - alpha/(m - 1), and so on; after the first that does not, all are inconclusive.
+
+    Examples
+    --------
+    >>> claim = fb.findings.Claim("the loss matters", "above", margin=0.1)
+    >>> estimate = fb.findings.over_replicates([0.52, 0.61, 0.49, 0.55])
+    >>> fb.findings.judge({claim: estimate})[0].verdict
+    'reproduced'
     """
     checks.number("level", level, above=0, below=1)
     odds = {claim: _p_value(claim, estimate) for claim, estimate in results.items()}

@@ -28,6 +28,11 @@ def exponent(q: ArrayLike, s: float = 1.0) -> NDArray[np.float64]:
     Setting the derivative of :math:`p F^{-q/2} + \lambda F^{s/2}` with respect to F to zero leaves
     :math:`F^{(s+q)/2} \propto p`. For s = 1 this is Wang, Stocker and Lee's (2012) result, and for q = 0 the
     information maximising code, √F ∝ p.
+
+    Examples
+    --------
+    >>> fb.power_law.exponent([0, 1, 2]).round(3).tolist()  # the logarithm, |error|, its square
+    [1.0, 0.5, 0.333]
     """
     checks.number("s", s, above=0)
     return 1 / (s + _losses(q))

@@ -116,6 +116,14 @@ def load_faces(
       `frequency` f = 4, `contrast` c = 0.5. The period is half a turn. With noise σ the pixels' Fisher
       information is exactly F = ‖∂I/∂θ‖²/σ²: for fine pixels in an aperture of radius R widths,
       F = (πfc·size/σ)² [πR⁴/8 - πR²J₂(kR)/k²] with k = 4πf.
+
+    Examples
+    --------
+    >>> faces = fb.load_faces("orl", size=16, limit=40)
+    >>> faces.images.shape, len(faces.split("train")), len(faces.split("test"))
+    ((40, 1, 16, 16), 30, 10)
+    >>> fb.load_faces("gratings", size=16, limit=20).symmetry
+    2
     """
     size, folds = checks.whole_number("size", size, 8), checks.whole_number("folds", folds)
     seed = checks.whole_number("seed", seed, 0)

@@ -49,6 +49,14 @@ class Stimulus:
         The stimulus repeats after 2 pi / symmetry: 1 for faces, 2 for gratings.
     digest : str
         Changes with anything that changes an image.
+
+    Examples
+    --------
+    >>> stimulus = fb.Stimulus(fb.load_faces("orl", size=16, limit=40))
+    >>> stimulus.images([0.0, np.pi / 4], faces=[0, 1, 2]).shape
+    torch.Size([2, 3, 1, 16, 16])
+    >>> stimulus.tangents(4, faces=[0]).shape
+    torch.Size([4, 1, 1, 16, 16])
     """
 
     def __init__(
