@@ -46,6 +46,7 @@ def measure(
     layers: Sequence[str] = ("output",),
     parts: str | int | Mapping[str, ArrayLike] | None = None,
     about: ArrayLike | None = None,
+    after: Sequence[str] | None = None,
     lags: Sequence[float] = (),
     directions: int | None = None,
     delta: float = 0.05,
@@ -83,6 +84,8 @@ def measure(
         names positions among the faces shown.
     about : array_like, shape (replicate,), optional
         An angle (rad) of each replicate's own, on the grid of angles: its circle is turned so that this lies at 0.
+    after : sequence of str, optional
+        The stages, ``initial`` among them, after which to measure, if not after all.
     lags : sequence of float
         Δ in rad, for the structure function of the logarithm.
     directions : int, optional
@@ -129,6 +132,8 @@ def measure(
         delta, pairs, seed,
     )  # fmt: skip
     what.check(stimulus, network)
+    known = [INITIAL, *(stage.name for stage in stages)]
+    after = [checks.one_of("after", name, known) for name in after or known]
     device, memory, store = choose_device(device), as_bytes(memory), store or default_store()
     stimulus = seen(network, stimulus, seed, device, store, progress)
     ensemble = train(stimulus, network, stages, replicates, seed, device, store=store, progress=progress)
@@ -138,7 +143,7 @@ def measure(
         raise RuntimeError("no replicate was trained to its end; try a lower learning_rate or a clip on the gradient")
     made = made_by("experiment", device=device)
     found = {}
-    for stage in tqdm(ensemble.weights, desc="measuring", disable=not progress, leave=False):
+    for stage in tqdm(after, desc="measuring", disable=not progress, leave=False):
         asked = [what, _second_task(ensemble), stimulus.digest, made]
         keys = [digest([key, *asked]) for key in ensemble.select(sound).keys[stage]]
         compute = functools.partial(

@@ -257,3 +257,13 @@ def test_accuracy_counts_the_largest_output_of_people_and_the_sign_of_known_attr
     assert experiment._accuracy(activity, people, "identity") == pytest.approx(2 / 3)  # 4, 7 and not 7
     table = np.array([[1.0, 0.0], [np.nan, 0.0], [1.0, 0.0]])
     assert experiment._accuracy(activity, SimpleNamespace(attributes=table), "attributes") == pytest.approx(3 / 5)
+
+
+def test_only_the_stages_asked_for_are_measured_and_as_ever(stimulus, store):
+    every = measure(stimulus, store, estimators=[])
+    some = measure(stimulus, store, estimators=[], after=["initial", "focused"])
+    assert some.stage.values.tolist() == ["initial", "focused"] and len(some.step) == 40
+    for name in ("log_fisher", "rmse", "stimulus_density"):
+        xr.testing.assert_equal(some[name], every[name].sel(stage=["initial", "focused"]))
+    with pytest.raises(ValueError, match="after must be one of initial, uniform, focused, not 'late'"):
+        measure(stimulus, store, after=["late"])
