@@ -26,6 +26,7 @@ from .network.networks import Network, choose_device
 from .network.readouts import READOUTS
 from .network.training import train
 from .statistics import curves
+from .stimulus.faces import Faces
 from .stimulus.stimulus import Stimulus
 from .store import Store, closure, default_store, digest, made_by
 
@@ -47,6 +48,7 @@ def measure(
     layers: Sequence[str] = ("output",),
     parts: str | int | Mapping[str, ArrayLike] | None = None,
     about: ArrayLike | None = None,
+    after: Sequence[str] | None = None,
     lags: Sequence[float] = (),
     directions: int | None = None,
     delta: float = 0.05,
@@ -84,6 +86,8 @@ def measure(
         names positions among the faces shown.
     about : array_like, shape (replicate,), optional
         An angle (rad) of each replicate's own, on the grid of angles: its circle is turned so that this lies at 0.
+    after : sequence of str, optional
+        The stages, ``initial`` among them, after which to measure, if not after all.
     lags : sequence of float
         Δ in rad, for the structure function of the logarithm.
     directions : int, optional
@@ -107,9 +111,10 @@ def measure(
     Dataset
         ``fisher_information`` and ``standard_error`` (rad⁻²; stage, replicate, split, layer, estimator, angle),
         ``log_fisher`` (stage, replicate, split, part, layer, angle), half the plug-in's logarithm, with ``part`` only
-        if `parts` are given; ``bias``, ``rmse`` (rad), ``large_error_share`` and ``encoded_density`` (rad⁻¹) of
-        the reported angle (stage, replicate, split, angle), ``stimulus_density`` (rad⁻¹; stage, angle, and
-        replicate where each has its own), ``n_faces`` and ``training_loss`` (replicate, step). With `lags` also
+        if `parts` are given; ``bias``, ``rmse``, ``mean_absolute_error`` (rad), ``large_error_share`` and
+        ``encoded_density`` (rad⁻¹) of the reported angle (stage, replicate, split, angle), ``stimulus_density`` (rad⁻¹;
+        stage, angle, and replicate where each has its own), ``n_faces`` and ``training_loss`` (replicate, step). With a
+        second task also ``accuracy`` (stage, replicate, split), its share of right answers. With `lags` also
         ``structure_function`` and ``fourth_moment`` of the logarithm's increments (…, part, layer, lag) and,
         with halves, their mean product ``cross_structure``. With `about` the coordinate ``middle`` (replicate)
         is what lies at angle 0. A replicate whose training failed is missing (NaN); with a readout that cannot
@@ -132,6 +137,8 @@ def measure(
         delta, pairs, seed,
     )  # fmt: skip
     what.check(stimulus, network)
+    known = [INITIAL, *(stage.name for stage in stages)]
+    after = [checks.one_of("after", name, known) for name in after or known]
     device, memory, store = choose_device(device), as_bytes(memory), store or default_store()
     stimulus = network.kind.seen(stimulus, seed, device, store, progress)
     ensemble = train(stimulus, network, stages, replicates, seed, device, store=store, progress=progress)
@@ -141,8 +148,9 @@ def measure(
         raise RuntimeError("no replicate was trained to its end; try a lower learning_rate or a clip on the gradient")
     made = made_by("experiment", *network.kind.modules, device=device)
     found = {}
-    for stage in tqdm(ensemble.weights, desc="measuring", disable=not progress, leave=False):
-        keys = [digest([key, what, stimulus.digest, made]) for key in ensemble.select(sound).fingerprints(stage)]
+    for stage in tqdm(after, desc="measuring", disable=not progress, leave=False):
+        asked = [what, _second_task(ensemble), stimulus.digest, made]
+        keys = [digest([key, *asked]) for key in ensemble.select(sound).fingerprints(stage)]
         compute = functools.partial(
             _measure_stage, what, ensemble, stimulus, stage, dict(zip(keys, sound, strict=True)), memory
         )
@@ -339,6 +347,9 @@ def _measure_stage(
         recorded = functools.partial(record, chosen, stimulus, what.angles, split, stage, memory=memory)
         by_layer = {layer: _measure_layer(what, recorded(layer=layer).subset(shown), layer) for layer in what.layers}
         by_split[split] = _along("layer", by_layer).assign(_behaviour(recorded().subset(shown)))
+        if task := _second_task(chosen):
+            answers = recorded(layer="auxiliary").subset(shown)
+            by_split[split]["accuracy"] = "replicate", _accuracy(answers, stimulus.faces, task)
     measured = results.label(_along("split", by_split))
     yield from ((key, measured.sel(replicate=replicate_of[key], drop=True)) for key in missing)
 
@@ -462,6 +473,23 @@ def _behaviour(output: Activity) -> dict[str, Any]:
     return {
         "bias": (over, circle.circular_mean(errors)),
         "rmse": (over, np.sqrt((errors**2).mean(-1))),
+        "mean_absolute_error": (over, np.abs(errors).mean(-1)),
         "large_error_share": (over, (np.abs(errors) > np.pi / 2 / symmetry).mean(-1)),
         "encoded_density": (over, np.stack([curves.density_of(r.ravel(), output.angles) for r in reported])),
     }
+
+
+def _second_task(ensemble: Ensemble) -> str | None:
+    """Return the second task that some stage trains, if it is one and the same in all of them."""
+    tasks = {stage.auxiliary for stage in ensemble.stages if stage.auxiliary}
+    return tasks.pop() if len(tasks) == 1 else None
+
+
+def _accuracy(answers: Activity, faces: Faces, task: str) -> NDArray[np.float64]:
+    """Share of right answers of a second task (replicate), over angles and faces; of attributes, over those known."""
+    given = answers.responses().numpy()
+    if task == "identity":
+        who = np.unique(faces.identity, return_inverse=True)[1][answers.face]
+        return (given.argmax(-1) == who[:, None]).mean((1, 2))
+    known = faces.attributes[answers.face][:, None]
+    return np.nanmean(np.where(np.isnan(known), np.nan, (given > 0) == (known > 0.5)), (1, 2, 3))

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,6 +67,7 @@ def test_what_was_measured_is_what_the_pieces_give_by_hand(stimulus, store):
 def test_the_reported_angle_has_a_bias_an_error_and_a_density(stimulus, store):
     fisher = measure(stimulus, store, angles=36)
     assert (fisher.rmse >= abs(fisher.bias) * 0.5).all()
+    assert (fisher.rmse >= fisher.mean_absolute_error).all() and (fisher.mean_absolute_error > 0).all()
     mass = fisher.encoded_density.sum("angle") * 2 * np.pi / 36
     assert np.allclose(mass, 1, atol=0.02)
 
@@ -236,3 +238,35 @@ def test_a_failing_condition_is_named_and_values_are_checked_before_any_is_run()
         fb.sweep(condition, {"a": [1]})
     with pytest.raises(ValueError, match="different numbers or texts"):
         fb.sweep(condition, {"a": [1, 1]})
+
+
+def test_a_second_task_has_an_accuracy_which_training_raises(tmp_path):
+    stimulus = fb.Stimulus(fb.load_faces("orl", 16, limit=40, split_by="image"))  # 10 images of each of 4 people
+    joint = fb.Stage("joint", fb.uniform(), steps=150, auxiliary="identity", weight=0.9, learning_rate=3e-3)
+    network = fb.Network(hidden=(20, 10), auxiliary=4)
+    found = measure(stimulus, Store(tmp_path), network, [joint], angles=4, estimators=[])
+    assert found.accuracy.dims == ("stage", "replicate", "split")
+    assert (found.accuracy.sel(stage="initial") < 0.5).all()
+    assert (found.accuracy.sel(stage="joint", split="train") > 0.7).all()
+    assert "accuracy" not in measure(
+        stimulus, Store(tmp_path), replicates=1, angles=4, estimators=[], stages=[STAGES[1]]
+    )
+
+
+def test_accuracy_counts_the_largest_output_of_people_and_the_sign_of_known_attributes():
+    answers = torch.tensor([[[[2.0, -1.0], [1.0, 3.0], [4.0, 0.5]]]])  # (replicate, angle, face, unit)
+    activity = SimpleNamespace(responses=lambda: answers, face=np.array([[2, 0, 1]]))
+    people = SimpleNamespace(identity=np.array([7, 7, 4]))
+    assert experiment._accuracy(activity, people, "identity") == pytest.approx(2 / 3)  # 4, 7 and not 7
+    table = np.array([[1.0, 0.0], [np.nan, 0.0], [1.0, 0.0]])
+    assert experiment._accuracy(activity, SimpleNamespace(attributes=table), "attributes") == pytest.approx(3 / 5)
+
+
+def test_only_the_stages_asked_for_are_measured_and_as_ever(stimulus, store):
+    every = measure(stimulus, store, estimators=[])
+    some = measure(stimulus, store, estimators=[], after=["initial", "focused"])
+    assert some.stage.values.tolist() == ["initial", "focused"] and len(some.step) == 40
+    for name in ("log_fisher", "rmse", "stimulus_density"):
+        xr.testing.assert_equal(some[name], every[name].sel(stage=["initial", "focused"]))
+    with pytest.raises(ValueError, match="after must be one of initial, uniform, focused, not 'late'"):
+        measure(stimulus, store, after=["late"])
