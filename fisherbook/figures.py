@@ -122,11 +122,7 @@ def replicates(
     mean, count = rows.mean(0), len(rows)
     drawn = np.vstack([rows, mean])
     low = -np.inf if floor is None else drawn.min(initial=np.inf, where=drawn > floor) / 2
-    horizontal = (
-        ANGLE
-        if _labelled(values[along]) in ("angle", "stimulus angle (rad)")
-        else hv.Dimension(along, label=_labelled(values[along]))
-    )
+    horizontal = _horizontal(values[along])
 
     def curve(x: np.ndarray, y: np.ndarray, **options: Any) -> hv.Curve:
         return hv.Curve((x, _single(np.where(y > low, y, np.nan))), horizontal, dimension, **options).opts(color=shade)
@@ -283,8 +279,7 @@ def dots(
             drawn.append(hv.Scatter((x, y), along, vertical, label=words).opts(**ink, **size))
         return hv.Overlay(drawn).opts(**look)
 
-    look = {"framewise": framewise, "xlabel": _labelled(values[along]), "ylabel": label}
-    look |= {**_axis(values, along), **options}
+    look = {"framewise": framewise, "ylabel": label, **_axis(values, along), **options}
     return Picture(_selected(values, select, draw, framewise), (values,), look)
 
 
@@ -441,11 +436,17 @@ def _as_array(estimates: Mapping[str, Any]) -> xr.DataArray:
 
 
 def _axis(values: xr.DataArray, along: str, ticks: Sequence[float] | None = None) -> dict[str, Any]:
-    """Options of the horizontal axis: multiples of π/2 over a whole circle, or the only labels."""
-    angles = values[along].values
-    if along == "angle" and angles[-1] - angles[0] > 2 * np.pi * (1 - 1.5 / len(angles)):
-        return {"hooks": [_scrolls, _fit_legend, _pi_ticks], "xlim": (-np.pi, np.pi)}
-    return {} if ticks is None else {"xticks": [(value, f"{value:g}") for value in ticks]}
+    """Options of the horizontal axis: its label; multiples of π/2 over a whole circle, or the only ticks."""
+    look, at = {"xlabel": _horizontal(values[along]).label}, values[along].values
+    if along == "angle" and at[-1] - at[0] > 2 * np.pi * (1 - 1.5 / len(at)):
+        look |= {"hooks": [_scrolls, _fit_legend, _pi_ticks], "xlim": (-np.pi, np.pi)}
+    return look if ticks is None else look | {"xticks": [(value, f"{value:g}") for value in ticks]}
+
+
+def _horizontal(coordinate: xr.DataArray) -> hv.Dimension:
+    label = _labelled(coordinate)
+    plain = label in ("angle", "stimulus angle (rad)")
+    return ANGLE if plain else hv.Dimension(str(coordinate.name), label=label)
 
 
 def _slug(label: str) -> str:

@@ -81,11 +81,14 @@ def test_dots_of_different_hues_stand_beside_each_other_and_their_intervals_are_
 def test_pictures_laid_over_each_other_keep_their_options(select):
     figures.setup()
     values = labelled() if select else labelled().sel(split="test")
-    under = figures.dots(values, "lag", "height", hue="loss", select=select, ylim=(-7, 7))
+    shade = {"focused": (1, 2)}
+    under = figures.dots(values, "lag", "height", hue="loss", select=select, shade=shade, ylim=(-7, 7))
     both = under * figures.lines(values, "lag", "other", hue="loss", select=select, min_height=430, logx=True)
     drawn = hv.render(both.plot["test"] if select else both.plot)
     assert (drawn.y_range.start, drawn.y_range.end, drawn.min_height) == (-7, 7, 430)
-    assert drawn.yaxis.axis_label == "height" and type(drawn.x_scale).__name__ == "LogScale"
+    assert (drawn.xaxis.axis_label, drawn.yaxis.axis_label) == ("lag", "height") and type(
+        drawn.x_scale
+    ).__name__ == "LogScale"
 
 
 def test_a_forest_draws_each_row_once_scaled_with_its_reference():
