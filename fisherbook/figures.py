@@ -8,7 +8,7 @@ import html
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import holoviews as hv
@@ -123,11 +123,7 @@ def replicates(
     mean, count = rows.mean(0), len(rows)
     drawn = np.vstack([rows, mean])
     low = -np.inf if floor is None else drawn.min(initial=np.inf, where=drawn > floor) / 2
-    horizontal = (
-        ANGLE
-        if _labelled(values[along]) in ("angle", "stimulus angle (rad)")
-        else hv.Dimension(along, label=_labelled(values[along]))
-    )
+    horizontal = _horizontal(values[along])
 
     def curve(x: np.ndarray, y: np.ndarray, **options: Any) -> hv.Curve:
         return hv.Curve((x, _single(np.where(y > low, y, np.nan))), horizontal, dimension, **options).opts(color=shade)
@@ -150,13 +146,19 @@ def _scrolls(plot: Any, _element: Any) -> None:
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot and the numbers drawn in it; pictures are laid over each other with ``*``."""
+    """A plot, the numbers drawn in it and its options; pictures are laid over each other with ``*``.
+
+    Of two pictures that lie over each other, the first's options hold where both have them.
+    """
 
     plot: Any
     data: tuple[xr.DataArray, ...]
+    look: Mapping[str, Any] = field(default_factory=dict)
 
     def __mul__(self, other: "Picture") -> "Picture":
-        return Picture(self.plot * other.plot, self.data + other.data)
+        look = {**other.look, **self.look}
+        plot = (self.plot * other.plot).opts(hv.opts.Overlay(**look))
+        return Picture(plot, self.data + other.data, look)
 
     def opts(self, *options: Any, **named: Any) -> "Picture":
         """Return the picture with HoloViews' options set."""
@@ -227,12 +229,10 @@ def lines(
             drawn.append(replicates(
                 rows, along, words, vertical, name=shown, dash=dashed, thin=thin and several, band=band, floor=floor
             ))  # fmt: skip
-        return hv.Overlay(drawn).opts(framewise=framewise, ylabel=label, **options)
+        return hv.Overlay(drawn).opts(**look)
 
-    plot = _selected(values, select, draw, framewise)
-    plot = angle_axis(plot) if along == "angle" and _whole_circle(values.angle.values) else plot
-    plot = log_ticks(plot, ticks) if ticks is not None else plot
-    return Picture(plot, (values,))
+    look = {"framewise": framewise, "ylabel": label, **_axis(values, along, ticks), **options}
+    return Picture(_selected(values, select, draw, framewise), (values,), look)
 
 
 def dots(
@@ -247,31 +247,41 @@ def dots(
     name: str | None = None,
     text: str = "",
     mean: bool = True,
+    scale: Callable[[float], float] = float,
+    dodge: float = 0.0,
     framewise: bool = False,
     **options: Any,
 ) -> Picture:
     """Draw dots: the mean over replicates with its 95 % interval, or with ``mean=False`` every replicate's.
 
-    Parameters are those of `lines`.
+    Other parameters are those of `lines`, and `scale` is that of `forest`.
+
+    Parameters
+    ----------
+    dodge : float
+        How far dots of different `hue` stand beside each other.
     """
     vertical = hv.Dimension(_slug(label), label=label)
 
     def draw(part: xr.DataArray) -> hv.Overlay:
         drawn = [*_shades(shade), *_references(reference, part, along, vertical)]
-        for one, shown, _, words in _told_apart(part, hue, None, name, text):
-            rows = (one if "replicate" in one.dims else one.expand_dims("replicate")).transpose("replicate", along)
-            x, y, ink, count = one[along].values, rows.values, {"color": color(shown)}, len(rows)
-            if mean and count > 1:
-                half = stdtrit(count - 1, 0.975) * y.std(0, ddof=1) / np.sqrt(count)
-                drawn.append(hv.ErrorBars((x, y.mean(0), half), along, [vertical, "half"]).opts(**ink))
-            x, y = (x, y.mean(0)) if mean else (np.tile(x, count), y.ravel())
+        several = list(_told_apart(part, hue, None, name, text))
+        for place, (one, shown, _, words) in enumerate(several):
+            rows = one if {"replicate", "end"} & set(one.dims) else one.expand_dims("replicate")
+            shift, x, ink = dodge * (place - (len(several) - 1) / 2), one[along].values, {"color": color(shown)}
+            x = x + shift if shift else x  # what stands there may be words
+            if mean:
+                low, y, high = _ends(rows, scale).transpose("end", along).values
+                bars = hv.ErrorBars((x, y, abs(y - low), abs(high - y)), along, [vertical, "half", "upper"])
+                drawn += [bars.opts(**ink)] if np.isfinite(low).any() else []
+            else:
+                x, y = np.tile(x, rows.sizes["replicate"]), rows.transpose("replicate", along).values.ravel()
             size = {"size": 8} if mean else {"size": 3.5, "alpha": 0.6}
             drawn.append(hv.Scatter((x, y), along, vertical, label=words).opts(**ink, **size))
-        labels = {"xlabel": _labelled(values[along]), "ylabel": label}
-        return hv.Overlay(drawn).opts(framewise=framewise, **labels | options)
+        return hv.Overlay(drawn).opts(**look)
 
-    plot = _selected(values, select, draw, framewise)
-    return Picture(angle_axis(plot) if along == "angle" and _whole_circle(values.angle.values) else plot, (values,))
+    look = {"framewise": framewise, "ylabel": label, **_axis(values, along), **options}
+    return Picture(_selected(values, select, draw, framewise), (values,), look)
 
 
 def forest(
@@ -426,8 +436,18 @@ def _as_array(estimates: Mapping[str, Any]) -> xr.DataArray:
     return xr.DataArray(ends, {"row": list(estimates), "end": ["low", "value", "high"]}, name="estimate")
 
 
-def _whole_circle(angles: np.ndarray) -> bool:
-    return angles[-1] - angles[0] > 2 * np.pi * (1 - 1.5 / len(angles))
+def _axis(values: xr.DataArray, along: str, ticks: Sequence[float] | None = None) -> dict[str, Any]:
+    """Options of the horizontal axis: its label; multiples of π/2 over a whole circle, or the only ticks."""
+    look, at = {"xlabel": _horizontal(values[along]).label}, values[along].values
+    if along == "angle" and at[-1] - at[0] > 2 * np.pi * (1 - 1.5 / len(at)):
+        look |= {"hooks": [_scrolls, _fit_legend, _pi_ticks], "xlim": (-np.pi, np.pi)}
+    return look if ticks is None else look | {"xticks": [(value, f"{value:g}") for value in ticks]}
+
+
+def _horizontal(coordinate: xr.DataArray) -> hv.Dimension:
+    label = _labelled(coordinate)
+    plain = label in ("angle", "stimulus angle (rad)")
+    return ANGLE if plain else hv.Dimension(str(coordinate.name), label=label)
 
 
 def _slug(label: str) -> str:
@@ -436,13 +456,13 @@ def _slug(label: str) -> str:
 
 def angle_axis(plot: Any) -> Any:
     """Mark multiples of π/2 on the horizontal axis of a plot over the whole circle."""
+    return plot.opts(hooks=[_scrolls, _fit_legend, _pi_ticks], xlim=(-np.pi, np.pi))
 
-    def ticks(plot: Any, _element: Any) -> None:
-        axis = plot.state.below[0]
-        axis.ticker = FixedTicker(ticks=list(_PI_TICKS))
-        axis.major_label_overrides = _PI_TICKS
 
-    return plot.opts(hooks=[_scrolls, _fit_legend, ticks], xlim=(-np.pi, np.pi))
+def _pi_ticks(plot: Any, _element: Any) -> None:
+    axis = plot.state.below[0]
+    axis.ticker = FixedTicker(ticks=list(_PI_TICKS))
+    axis.major_label_overrides = _PI_TICKS
 
 
 def _fit_legend(plot: Any, _element: Any) -> None:

@@ -65,6 +65,32 @@ def test_dots_draw_the_mean_on_students_interval_or_every_replicate():
     assert len(every) == 9
 
 
+def test_dots_of_different_hues_stand_beside_each_other_and_their_intervals_are_scaled_with_them():
+    values = np.exp(labelled().sel(split="test"))
+    picture = figures.dots(values, "lag", "1 / height", hue="loss", scale=lambda x: 1 / x, dodge=0.2).plot
+    first, second = picture.traverse(specs=[hv.Scatter])
+    assert np.allclose(second.dimension_values(0) - first.dimension_values(0), 0.2)
+    mean, half = values.mean("replicate"), 4.302653 * values.std("replicate", ddof=1) / np.sqrt(3)
+    bars = picture.traverse(specs=[hv.ErrorBars])[0]
+    shown = mean.isel(loss=0)
+    assert np.allclose(first.dimension_values(1), 1 / shown)
+    assert np.allclose(bars.dimension_values("upper"), abs(1 / (shown + half.isel(loss=0)) - 1 / shown))
+
+
+@pytest.mark.parametrize("select", [None, "split"])
+def test_pictures_laid_over_each_other_keep_their_options(select):
+    figures.setup()
+    values = labelled() if select else labelled().sel(split="test")
+    shade = {"focused": (1, 2)}
+    under = figures.dots(values, "lag", "height", hue="loss", select=select, shade=shade, ylim=(-7, 7))
+    both = under * figures.lines(values, "lag", "other", hue="loss", select=select, min_height=430, logx=True)
+    drawn = hv.render(both.plot["test"] if select else both.plot)
+    assert (drawn.y_range.start, drawn.y_range.end, drawn.min_height) == (-7, 7, 430)
+    assert (drawn.xaxis.axis_label, drawn.yaxis.axis_label) == ("lag", "height") and type(
+        drawn.x_scale
+    ).__name__ == "LogScale"
+
+
 def test_a_forest_draws_each_row_once_scaled_with_its_reference():
     rows = labelled().mean("lag")
     picture = figures.forest(rows, "factor", ("split", "loss"), scale=np.exp, reference=[1.0])

@@ -5,6 +5,8 @@ q → 0. A code spends a bounded resource to make the mean error over p small. A
 :math:`\sqrt F \propto p^\alpha`; errors are taken to be small, and F to be free to vary with θ as it likes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
@@ -13,12 +15,12 @@ from scipy.optimize import least_squares
 from .. import checks
 
 
-def exponent(q: ArrayLike, s: float = 1.0) -> NDArray[np.float64]:
+def optimal_exponent(q: ArrayLike, s: float = 1.0) -> ArrayLike:
     r"""Return α of the code that minimises ∫p F^(-q/2) dθ while ∫F^(s/2) dθ is bounded: α = 1/(s + q).
 
     Parameters
     ----------
-    q : array_like
+    q : array_like or DataArray
         Of the loss |Δ|^q; 0 is the logarithm.
     s : float
         Of the resource: 1 bounds the code's length ∫√F dθ, 2 the total information ∫F dθ.
@@ -38,13 +40,13 @@ def exponent(q: ArrayLike, s: float = 1.0) -> NDArray[np.float64]:
     return 1 / (s + _losses(q))
 
 
-def joint_exponent(q: ArrayLike) -> NDArray[np.float64]:
+def optimal_joint_exponent(q: ArrayLike) -> ArrayLike:
     r"""Return α of Ganguli and Simoncelli's (2014) population code, bounded in neurons and in spikes: 1/(1 + 3q/2).
 
     Parameters
     ----------
-    q : array_like
-        As in `exponent`.
+    q : array_like or DataArray
+        As in `optimal_exponent`.
 
     Notes
     -----
@@ -63,7 +65,7 @@ def root_information(density: ArrayLike, alpha: float, cost: ArrayLike = 1.0) ->
     density : array_like, shape (angle,)
         Positive, at equally spaced angles; its unit does not matter.
     alpha : float
-        Such as `exponent` or `joint_exponent` gives.
+        Such as `optimal_exponent` or `optimal_joint_exponent` gives.
     cost : array_like, shape (angle,)
         What a unit of the resource costs at each angle: ∫cost F^(s/2) dθ is bounded.
 
@@ -99,7 +101,7 @@ def fixed_point(cost: ArrayLike, target: ArrayLike = 1.0, power: float = 1.0) ->
     return density / density.sum()
 
 
-def null_exponent(steps: ArrayLike, log_root: ArrayLike) -> NDArray[np.float64]:
+def null_exponent(log_root: xr.DataArray, steps: Sequence[int], along: str = "stage") -> xr.DataArray:
     r"""Return α₀ = d log √F / d log(steps): the exponent if all a density does is train some angles for longer.
 
     An angle shown p/p₀ times as often as under the uniform density p₀ has had p/p₀ times as many steps. If these are
@@ -107,36 +109,37 @@ def null_exponent(steps: ArrayLike, log_root: ArrayLike) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    steps : array_like, shape (step,)
-        Lengths of training under the uniform density.
-    log_root : array_like, shape (..., step)
-        ½ log F after each, averaged over the circle.
+    log_root : DataArray (..., along)
+        ½ log F during training under the uniform density, averaged over the circle.
+    steps : sequence of int
+        How long training had lasted at each place along that dimension.
+    along : str
 
     Returns
     -------
-    array, shape (...)
+    DataArray (...)
         Slope of the least-squares line.
     """
-    x = np.log(steps) - np.log(steps).mean()
-    return (np.asarray(log_root, np.float64) * x).sum(-1) / (x**2).sum()
+    x = xr.DataArray(np.log(steps) - np.log(steps).mean(), dims=along)
+    return (log_root * x).sum(along, skipna=False) / (x**2).sum(along)
 
 
-def _losses(q: ArrayLike) -> NDArray[np.float64]:
-    q = np.asarray(q, np.float64)
+def _losses(q: ArrayLike) -> ArrayLike:
+    q = q if isinstance(q, xr.DataArray) else np.asarray(q, np.float64)
     if (q < 0).any():
-        raise ValueError(f"q must not be negative, for losses grow with the error, not {q.min():g}")
+        raise ValueError(f"q must not be negative, for losses grow with the error, not {float(q.min()):g}")
     return q
 
 
-def concentration(log_ratio: xr.DataArray, density: xr.DataArray, least: float = 0.1) -> xr.Dataset:
-    """Fit α of √F ∝ p^α where the density is not small, by least squares of log √F against log p.
+def fit(log_ratio: xr.DataArray, density: xr.DataArray, least: float = 0.1) -> xr.Dataset:
+    """Fit √F ∝ p^α where the density is not small, by least squares of log √F against log p.
 
     Parameters
     ----------
     log_ratio : DataArray (..., angle)
         ½ log of the ratio of F after training with the density to F after training with a uniform one.
     density : DataArray (..., angle)
-        Any unit; its dimensions are some of `log_ratio`'s.
+        Any unit.
     least : float
         Share of the density's maximum below which angles are left out.
 
@@ -145,37 +148,48 @@ def concentration(log_ratio: xr.DataArray, density: xr.DataArray, least: float =
     Dataset
         ``exponent`` α, ``offset`` (½ log ratio where the density is at its geometric mean over the angles kept) and
         ``scatter``, the root mean square of what the line leaves, with n - 2 in the denominator; dimensions (...).
+        Missing where fewer than three angles are left.
     """
-    x = np.log(density.where(density > least * density.max("angle")))
-    y = log_ratio.where(np.isfinite(x))
+    x = np.log(density.where((density > least * density.max("angle")) & log_ratio.notnull()))
+    y = log_ratio.where(x.notnull())
     x, offset = x - x.mean("angle"), y.mean("angle")
-    slope = (x * y).sum("angle") / (x**2).sum("angle")
-    left = ((y - offset - slope * x) ** 2).sum("angle") / (x.count("angle") - 2)
+    slope = (x * y).sum("angle", min_count=3) / (x**2).sum("angle")
+    left = ((y - offset - slope * x) ** 2).sum("angle", min_count=3) / (x.count("angle") - 2)
     return xr.Dataset({"exponent": slope, "offset": offset, "scatter": np.sqrt(left)})
 
 
-def inverse_line(exponents: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
+def exponent(log_ratio: xr.DataArray, density: xr.DataArray, least: float = 0.1) -> xr.DataArray:
+    """Return α of `fit`, whose parameters these are."""
+    return fit(log_ratio, density, least).exponent
+
+
+def inverse_line(exponents: xr.DataArray, q: ArrayLike) -> xr.Dataset:
     """Fit 1/α = a + b q by least squares of α itself, whose errors stay bounded where α comes near 0.
 
     Parameters
     ----------
-    exponents : array_like, shape (replicate, loss)
+    exponents : DataArray (replicate, loss, ...)
         α of each replicate and loss; it may be negative here and there.
-    q : array_like, shape (loss,)
+    q : array_like or DataArray (loss)
         The losses' exponents.
 
     Returns
     -------
-    array, shape (replicate, 2)
-        One (a, b) per replicate, linearised about the fit to the replicates' mean: their mean is that fit, and the
-        standard error of their mean is the fit's (delta method).
+    Dataset
+        ``intercept`` a and ``slope`` b (replicate, ...), linearised about the fit to the replicates' mean: their mean
+        is that fit, and the standard error of their mean is the fit's (delta method).
 
     Raises
     ------
     ValueError
         If the replicates' mean of α is not positive on average over losses: then no such line describes it.
     """
-    exponents, q = np.asarray(exponents, np.float64), np.asarray(q, np.float64)
+    dims = {"input_core_dims": [["replicate", "loss"], ["loss"]], "output_core_dims": [["replicate"]] * 2}
+    found = xr.apply_ufunc(_inverse_line, exponents, q, vectorize=True, **dims)
+    return xr.Dataset(dict(zip(("intercept", "slope"), found, strict=True)))
+
+
+def _inverse_line(exponents: NDArray[np.float64], q: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     mean = exponents.mean(0)
     if not mean.mean() > 0:
         raise ValueError(f"1/α has no line where α is not positive, but its mean is {mean.mean():.3g}")
@@ -185,4 +199,4 @@ def inverse_line(exponents: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
     found = least_squares(lambda at: 1 / (weights @ (1 / at)) - mean, np.full(2, mean.mean()), bounds=(1e-3, np.inf))
     line = np.linalg.solve(np.stack([np.ones(2), ends], -1), 1 / found.x)
     design = -np.stack([np.ones(len(q)), q], -1) / (line[0] + line[1] * q)[:, None] ** 2
-    return line + (exponents - mean) @ np.linalg.pinv(design).T
+    return tuple((line + (exponents - mean) @ np.linalg.pinv(design).T).T)
