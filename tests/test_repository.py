@@ -22,7 +22,7 @@ PACKAGE = ROOT / "fisherbook"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 BEFORE_THE_SPINE = {
-    "colophon", "convergence", "diffusion", "loss_concentration", "measuring", "multitask", "nonlinearity_decoder",
+    "colophon", "convergence", "diffusion", "measuring", "nonlinearity_decoder",
     "resnet_celeba", "roughness", "train_test",
 }  # fmt: skip
 
@@ -213,7 +213,9 @@ def bound(source):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        yield from (n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name))
+        yield from (
+            n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        )
 
 
 def test_notebook_needs_no_path_and_is_formatted_like_the_rest(notebook):

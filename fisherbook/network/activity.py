@@ -373,12 +373,12 @@ def _together(
     return angles, tuple(slice(first, first + some) for first in range(0, faces.shape[1], some))
 
 
-def _in_memory(stimulus: Stimulus | FeatureBank) -> bool:
+def _in_memory(stimulus: "Stimulus | FeatureBank") -> bool:
     """Whether the first layer's currents are had without images."""
     return stimulus.rotation == "harmonic" and not stimulus.streams
 
 
-def _synthesis(stimulus: Stimulus | FeatureBank) -> int:
+def _synthesis(stimulus: "Stimulus | FeatureBank") -> int:
     """Return how many numbers are at work while an image and its tangent are made."""
     spectrum = 6 * rings(stimulus.size) * (stimulus.orders + 1) if stimulus.rotation == "harmonic" else 0
     return stimulus.channels * (8 * len(stimulus.aperture) + spectrum)
