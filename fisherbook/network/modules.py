@@ -136,6 +136,8 @@ def _tap(module: torch.nn.Module, layer: str, select: Select, call: int | None) 
     submodule = named.get("" if layer == "output" else layer)
     if submodule is None:
         checks.one_of("layer", layer, ["output", *filter(None, named)])
+    if isinstance(submodule, torch.jit.ScriptModule):
+        raise ValueError(f"layer {layer!r} is scripted, so it can't be recorded: give the module that it was made from")
 
     def forward(images: Tensor) -> Tensor:
         caught: list[Tensor | None] = []
@@ -196,8 +198,12 @@ def _selected(output: Any, select: Select, layer: str) -> Tensor:
 def _second_try(forward: Callable[[Tensor], Tensor], images: Tensor, came: Tensor, first: Exception) -> Tensor:
     """Return the response to repeated channels, or raise what was wrong with the images as they came."""
     if images.shape != came.shape:
-        with contextlib.suppress(Exception):
+        try:
             return forward(images)
+        except _CannotRecord:
+            raise
+        except Exception:  # what was wrong at first is told
+            pass
     hint = ""
     if came.shape[1] == 3:
         with contextlib.suppress(Exception):

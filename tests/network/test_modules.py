@@ -121,6 +121,11 @@ def test_a_layer_called_twice_is_recorded_at_the_call_that_is_named(stimulus):
     assert_recorded(record(module, stimulus, layer="shared", call=1), by_hand(module, stimulus))
 
 
+def test_a_layer_called_twice_is_named_of_a_module_of_three_channels_too(resnet, stimulus):
+    with pytest.raises(ValueError, match=r"call must say which of the 2 calls of layer 'layer1\.0\.relu'"):
+        record(resnet, stimulus, layer="layer1.0.relu")
+
+
 def test_a_layer_that_is_never_called_is_named(stimulus):
     module = Linear()
     module.unused = nn.Identity()
