@@ -9,7 +9,8 @@ from PIL import Image
 
 import fisherbook as fb
 from fisherbook.network import training
-from fisherbook.stimulus import faces as faces_module
+from fisherbook.stimulus import sources
+from fisherbook.stimulus import stimulus as stimuli
 from fisherbook.store import Store
 
 NETWORK = fb.Network(hidden=(30, 20), auxiliary=4)
@@ -93,7 +94,7 @@ def test_faces_in_a_file_give_the_same_training_and_activity(tmp_path, monkeypat
     for number in range(12):
         Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(tmp_path / f"{number:02}.png")
     held = fb.load_faces(tmp_path, 16)
-    monkeypatch.setattr(faces_module, "_IN_MEMORY", 100)
+    monkeypatch.setattr(sources, "_IN_MEMORY", 100)
     mapped = fb.load_faces(tmp_path, 16)
     assert isinstance(mapped.images, np.memmap)
     assert mapped.images.dtype == np.uint8
@@ -113,6 +114,6 @@ def test_orders_of_very_many_faces_are_chosen_for_some_of_them(tmp_path, monkeyp
     for number in range(12):
         Image.fromarray(rng.integers(0, 256, (20, 20), np.uint8)).save(tmp_path / f"{number:02}.png")
     expected = fb.Stimulus(fb.load_faces(tmp_path, 16)).orders
-    monkeypatch.setattr(faces_module, "_IN_MEMORY", 100)
-    monkeypatch.setattr(fb.stimulus, "_FEWER", 12)
+    monkeypatch.setattr(sources, "_IN_MEMORY", 100)
+    monkeypatch.setattr(stimuli, "_FEWER", 12)
     assert fb.Stimulus(fb.load_faces(tmp_path, 16)).orders == expected
