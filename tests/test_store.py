@@ -1,5 +1,6 @@
 import ast
 import errno
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fisherbook import store
-from fisherbook.store import Store, array_digest, canonical, digest, source_digest
+from fisherbook.network.networks import Network
+from fisherbook.store import Store, array_digest, canonical, closure, digest, made_by, source_digest
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 names = st.text().filter(lambda name: not name.startswith("@"))
@@ -491,3 +493,82 @@ def test_the_store_is_in_the_checkout_unless_the_environment_names_a_folder(monk
     monkeypatch.setattr(store, "_PACKAGE", tmp_path / "site-packages" / "fisherbook")
     assert store.checkout() is None
     assert store.default_store().root == store.platformdirs.user_cache_path("fisherbook")
+
+
+# ---- what made a number ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(tmp_path):
+    """The digest of what `top` and all that it imports do, some of them with another text."""
+
+    def of(**changed):
+        texts = {
+            "top": "from .middle import double\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import hint",
+            "middle": "def double(x):\n    from . import ground\n    return 2 * x + ground.ZERO",
+            "ground": "ZERO = 0  # by definition",
+            "hint": "WIDTH = 3",
+            "beside": "ONE = 1",
+            "checks": "SENTENCE = 'no'",
+        }
+        package = tmp_path / digest(changed) / "package"
+        package.mkdir(parents=True)
+        for name, text in (texts | changed).items():
+            (package / f"{name}.py").write_text(text)
+        return source_digest(*closure("top", package=package), package=package)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [("top", "from .middle import double\nTHREE = 3"), ("middle", "from . import ground"), ("ground", "ZERO = 1")],
+)
+def test_a_change_in_any_module_of_the_closure_gives_a_new_key(made, module, text):
+    assert made(**{module: text}) != made()
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("ground", '"""Nothing."""\n\nZERO = 0'),
+        ("beside", "ONE = 2"),
+        ("hint", "WIDTH = 4"),
+        ("checks", "SENTENCE = ''"),
+    ],
+)
+def test_a_comment_and_modules_that_make_no_number_leave_the_key_alone(made, module, text):
+    assert made(**{module: text}) == made()
+
+
+def test_every_module_that_trains_and_records_is_in_the_closure_of_what_does():
+    trains = closure("network.training")
+    assert {"angles", "network.losses", "network.networks", "network.readouts", "stimulus.rotation"} <= set(trains)
+    assert not {"network.resnet", "network.banks", "network.probes", "network.backbones"} & set(trains)
+    assert {"network.resnet", "network.banks"} <= set(closure("network.training", *Network("resnet18").kind.modules))
+    assert "derivative" in closure("network.activity") and "network.resnet" not in closure("network.activity")
+
+
+def test_device_dtype_and_torchs_minor_version_are_part_of_what_made_a_number(monkeypatch):
+    made = made_by("angles", device="cuda:0", dtype="float32")
+    assert made == made_by("angles", device="cuda:1", dtype="float32")
+    others = [
+        made_by("network.losses", device="cuda", dtype="float32"),
+        made_by("angles", device="cpu", dtype="float32"),
+        made_by("angles", device="cuda", dtype="float64"),
+    ]
+    version = importlib.metadata.version("torch")
+    major, minor = map(int, version.split(".")[:2])
+    for other, same in ((f"{major}.{minor}.99", True), (f"{major}.{minor + 1}.0", False)):
+        monkeypatch.setattr(importlib.metadata, "version", lambda _, other=other: other)
+        again = made_by("angles", device="cuda", dtype="float32")
+        assert (again == made) is same
+    assert len({digest(one) for one in (made, again, *others)}) == 5
+
+
+def test_weights_enter_keys_by_their_contents(tmp_path):
+    files = [tmp_path / name for name in ("one.pt", "copy.pt", "other.pt")]
+    for file, content in zip(files, (b"weights", b"weights", b"others"), strict=True):
+        file.write_bytes(content)
+    one, copy, other = (digest(Network("resnet18", weights=file).keyed) for file in files)
+    assert one == copy != other

@@ -10,7 +10,7 @@ from PIL import Image
 import fisherbook as fb
 from fisherbook.network import training
 from fisherbook.stimulus import sources
-from fisherbook.stimulus import stimulus as stimulus_module
+from fisherbook.stimulus import stimulus as stimuli
 from fisherbook.store import Store
 
 NETWORK = fb.Network(hidden=(30, 20), auxiliary=4)
@@ -32,7 +32,6 @@ def recognised(ensemble, stimulus):
     return float((activity.responses().argmax(-1).numpy() == who[:, None]).mean())
 
 
-@pytest.mark.slow
 def test_both_tasks_are_learnt_together_and_either_alone(stimulus, tmp_path):
     both = trained(stimulus, tmp_path, JOINT)
     assert recognised(both, stimulus) > 0.7
@@ -53,7 +52,6 @@ def test_a_second_task_of_weight_0_changes_nothing_for_the_first(stimulus, tmp_p
         assert torch.allclose(zero["joint"][name], tensor, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_attributes_are_learnt_where_they_are_known(stimulus, tmp_path):
     table = np.full((40, 2), np.nan, np.float32)
     table[:, 0] = stimulus.faces.identity < 2
@@ -117,5 +115,5 @@ def test_orders_of_very_many_faces_are_chosen_for_some_of_them(tmp_path, monkeyp
         Image.fromarray(rng.integers(0, 256, (20, 20), np.uint8)).save(tmp_path / f"{number:02}.png")
     expected = fb.Stimulus(fb.load_faces(tmp_path, 16)).orders
     monkeypatch.setattr(sources, "_IN_MEMORY", 100)
-    monkeypatch.setattr(stimulus_module, "_FEWER", 12)
+    monkeypatch.setattr(stimuli, "_FEWER", 12)
     assert fb.Stimulus(fb.load_faces(tmp_path, 16)).orders == expected
