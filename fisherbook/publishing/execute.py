@@ -288,9 +288,13 @@ def _tell(sentence: str) -> None:
     tqdm.write(f"fisherbook: {sentence}", file=sys.stderr)
 
 
+def _beside(folder: Path, word: str) -> Path:
+    return folder.with_name(f".{folder.name}~{word}")
+
+
 def _replace(folder: Path, new: Path) -> None:
-    """Put a copy of the folder `new` in a folder's place, whole or not at all: a kill leaves what `_restore` mends."""
-    made, old = _beside(folder)
+    """Put a copy of the folder `new` in a folder's place, whole or not at all: `_restore` mends what a kill leaves."""
+    made, old = (_beside(folder, word) for word in ("new", "old"))
     store.clear(made)
     shutil.copytree(new, made)
     store.clear(old)
@@ -302,12 +306,8 @@ def _replace(folder: Path, new: Path) -> None:
 
 def _restore(folder: Path) -> None:
     """Put back a folder that was being replaced when the process was killed."""
-    if (old := _beside(folder)[1]).is_dir() and not folder.exists():
+    if (old := _beside(folder, "old")).is_dir() and not folder.exists():
         old.rename(folder)
-
-
-def _beside(folder: Path) -> tuple[Path, Path]:
-    return folder.with_name(f".{folder.name}~new"), folder.with_name(f".{folder.name}~old")
 
 
 class _OwnPython(AsyncKernelManager):

@@ -76,7 +76,7 @@ def compare(first: str, second: str, root: Path | None = None) -> Path:
         raise ValueError(f"only runs of one notebook can be compared, not {a.notebook} with {b.notebook}")
     labels = [f"A: {a.profile}", f"B: {b.profile}"]
     told = [
-        *(f"{side}: {_place(name, root)}" for side, name in (("A", first), ("B", second))),
+        *(f"{s}: {path.name if path.is_absolute() else path}" for s, path in (("A", Path(first)), ("B", Path(second)))),
         *(f"{n}: A {a.parameters.get(n)}, B {v}" for n, v in _changed(b, a).items()),
     ]
     return _report(f"{a.notebook}: two runs", told, [first, second], labels, root)
@@ -196,14 +196,6 @@ def table(names: Sequence[str], labels: Sequence[str], root: Path | None = None)
 
 def _changed(new: Outcome, old: Outcome) -> Mapping[str, Any]:
     return {name: value for name, value in new.parameters.items() if old.parameters.get(name) != value}
-
-
-def _place(name: str, root: Path | None) -> str:
-    """Return a run's name as a page may tell it: a path within the book's folder, else its last part."""
-    path, root = Path(name).absolute(), root or profiles.find_root()
-    if not path.exists():
-        return name
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _report(title: str, told: Sequence[str], names: list[str], labels: list[str], root: Path | None) -> Path:
