@@ -113,7 +113,7 @@ def execute(notebook: str, settings: Sequence[str] = (), profile: str = "quick",
     for setting in settings:
         if not re.match(r"\w+=", setting):
             raise ValueError(f"a parameter must be given as name=value, not {setting!r}")
-    mine = values[notebook] | choose(path, dict(setting.split("=", 1) for setting in settings))
+    mine = {**values[notebook], **choose(path, dict(setting.split("=", 1) for setting in settings))}
     folder = root / "_build" / "runs" / notebook / _key(path, mine, _state(root))[:10]
     copy_book(root, folder / "book")
     _execute(root, folder, folder / "book", profile, {notebook: mine})
@@ -142,7 +142,7 @@ def unchanged(root: Path | None = None) -> dict[str, Path]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that fisherbook depends on."""
     requirements = importlib.metadata.requires("fisherbook") or []
-    names = sorted({re.match(r"[\w.-]+", line)[0] for line in requirements if "extra ==" not in line})
+    names = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirements if "extra ==" not in line})
     return {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names}
 
 
@@ -169,7 +169,7 @@ def _execute(
 
     def one(name: str) -> Run:
         source, target, kept = book / f"{name}.ipynb", executed / f"{name}.ipynb", executed / "results" / name
-        used = {p: d["default"] for p, d in parameters(source).items()} | values[name]
+        used = {p: d["default"] for p, d in parameters(source).items()} | dict(values[name])
         target.with_suffix(".json").unlink(missing_ok=True)
         shutil.rmtree(kept, ignore_errors=True)
         if published and not fresh and _made_with(published / name, used):
@@ -225,7 +225,7 @@ def _kernels(count: int, kept: Path) -> Iterator[int]:
 
     What notebooks keep, they find and leave in the folder `kept`.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = max(1, min(count, cores, psutil.virtual_memory().available // _KERNEL_MEMORY))
     before = dict(os.environ)
     os.environ |= {"OMP_NUM_THREADS": str(cores // jobs), "PYTHONHASHSEED": "0", "TQDM_DISABLE": "1"}
