@@ -32,7 +32,7 @@ def one_of(argument: str, value: str, allowed: Iterable[str]) -> str:
     raise ValueError(f"{argument} must be one of {', '.join(allowed)}, not {value!r}{hint}")
 
 
-def whole_number(argument: str, value: int, least: int = 1) -> int:
+def whole_number(argument: str, value: float, least: int = 1) -> int:
     """Return `value` as an int if it is a whole number of at least `least`, else raise a ValueError."""
     if isinstance(value, bool) or int(value) != value or value < least:
         raise ValueError(f"{argument} must be a whole number of at least {least}, not {value!r}")

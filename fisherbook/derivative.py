@@ -11,4 +11,4 @@ def along(function: Callable[[Tensor], Tensor], point: Tensor, direction: Tensor
     """Return ``function(point)`` and its derivative along `direction`, both of the value's shape."""
     with warnings.catch_warnings():  # what torch loads for its first forward-mode derivative, torch itself deprecates
         warnings.filterwarnings("ignore", "`torch.jit.script`", FutureWarning)
-        return torch.func.jvp(function, (point,), (direction,))
+        return torch.func.jvp(function, (point,), (direction,))[:2]  # pyrefly: ignore[bad-return]

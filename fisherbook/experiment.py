@@ -270,7 +270,7 @@ def _distributed(
 
 def _workers(most: int) -> dict[str, Any]:
     """Describe a local cluster of one process per core, or fewer with more threads each, for so many combinations."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, most)
     share = {"OMP_NUM_THREADS": str(cores // workers)}
     return {"n_workers": workers, "threads_per_worker": 1, "env": share, "dashboard_address": None}

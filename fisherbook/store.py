@@ -110,7 +110,7 @@ def array_digest(array: Any) -> str:
         raise TypeError(f"an array of dtype {array.dtype} has no digest; use numbers or fixed-width strings")
     array = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
     made = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
-    made.update(array.reshape(-1).view(np.uint8))
+    made.update(array.reshape(-1).view(np.uint8).data)
     return made.hexdigest()
 
 
@@ -165,7 +165,7 @@ def closure(*modules: str, package: Path = _PACKAGE) -> tuple[str, ...]:
 @functools.cache
 def _imported(name: str, text: str, package: str, known: frozenset[str]) -> frozenset[str]:
     """The modules of the package that a module imports anywhere but under ``if TYPE_CHECKING``."""
-    found, waiting = set(), [ast.parse(text)]
+    found, waiting = set(), list[ast.AST]([ast.parse(text)])
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):

@@ -148,7 +148,7 @@ def values_of(notebook: str, settings: Sequence[str], profile: str, root: Path) 
         if name in given:
             raise ValueError(f"{name} is given twice, as {given[name]!r} and {value!r}; `sweep` takes several values")
         given[name] = value
-    return values[notebook] | located(choose(path, given))
+    return {**values[notebook], **located(choose(path, given))}
 
 
 def report(notebook: nbformat.NotebookNode, table: str, root: Path | None = None) -> Path:
@@ -177,7 +177,7 @@ def unchanged(root: Path | None = None) -> dict[str, Path]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that fisherbook depends on."""
     requirements = importlib.metadata.requires("fisherbook") or []
-    names = sorted({re.match(r"[\w.-]+", line)[0] for line in requirements if "extra ==" not in line})
+    names = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirements if "extra ==" not in line})
     return {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names}
 
 
@@ -204,7 +204,7 @@ def _execute(
 
     def one(name: str) -> Run:
         source, target, kept = book / f"{name}.ipynb", executed / f"{name}.ipynb", executed / "results" / name
-        used = {p: d["default"] for p, d in parameters(source).items()} | values[name]
+        used = {p: d["default"] for p, d in parameters(source).items()} | dict(values[name])
         target.with_suffix(".json").unlink(missing_ok=True)
         shutil.rmtree(kept, ignore_errors=True)
         with _damage_told(name):
@@ -323,7 +323,7 @@ def _kernels(count: int, kept: Path) -> Iterator[int]:
 
     What notebooks keep, they find and leave in the folder `kept`.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = max(1, min(count, cores, psutil.virtual_memory().available // _KERNEL_MEMORY))
     before = dict(os.environ)
     os.environ |= {"OMP_NUM_THREADS": str(cores // jobs), "PYTHONHASHSEED": "0", "TQDM_DISABLE": "1"}

@@ -256,6 +256,7 @@ def test_an_invertible_linear_map_of_the_units_changes_nothing(name, mixture, sh
     torch.testing.assert_close(after.standard_error, before.standard_error, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tangent", "gaussian", "direct"])
 @given(seed=st.integers(0, 1000), grouped=st.booleans())
 @settings(max_examples=12)

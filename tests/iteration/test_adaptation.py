@@ -41,6 +41,7 @@ def test_all_schemes_are_there_and_tested():
     assert set(KNOWN) == set(fb.SCHEMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", KNOWN)
 def test_a_scheme_finds_the_fixed_point(scheme):
     measure = linear(fixed_point=tuple(FIXED))

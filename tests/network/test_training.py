@@ -50,6 +50,7 @@ def test_replicates_differ(stimulus, store):
     assert (weight[0] - weight[1]).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_more_replicates_train_only_the_new_ones(stimulus, store, monkeypatch):
     first = train(stimulus, store, replicates=2)
     asked = []
@@ -69,12 +70,14 @@ def test_curricula_that_begin_alike_share_their_beginning(stimulus, store):
     assert len(set((store.root / "weights").glob("*.pt")) - files) == 3
 
 
+@pytest.mark.slow
 def test_keeping_adams_state_differs_from_resetting_it(stimulus, store):
     reset = [STAGES[0], dataclasses.replace(STAGES[1], optimizer_state="reset")]
     kept, started_anew = train(stimulus, store), train(stimulus, store, reset)
     assert not torch.equal(kept["focused"]["output.bias"], started_anew["focused"]["output.bias"])
 
 
+@pytest.mark.slow
 def test_one_long_stage_equals_the_same_steps_interrupted(stimulus, tmp_path, monkeypatch):
     whole = train(stimulus, Store(tmp_path / "a"), STAGES[:1])
     monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 0.0)
@@ -96,6 +99,7 @@ def test_one_long_stage_equals_the_same_steps_interrupted(stimulus, tmp_path, mo
     assert not list((store.root / "interim").glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_reported_and_leaves_the_other_replicates_intact(stimulus, tmp_path, monkeypatch):
     whole = train(stimulus, Store(tmp_path / "a"))
     original = training._Run.initialise

@@ -34,6 +34,7 @@ def test_the_power_law_is_what_an_optimiser_finds(q, s):
     assert np.allclose(found, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("q", [0, 0.5, 1, 2, 4])
 def test_the_joint_constraint_is_what_an_optimiser_finds(q):
     half = len(ANGLES)

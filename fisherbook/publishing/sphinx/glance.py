@@ -58,7 +58,7 @@ def title(notebook: Path) -> str:
     """Return a notebook's title, its first heading."""
     cells = nbformat.read(notebook, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    return re.search(r"^# +(.+)$", text, re.MULTILINE)[1].replace("|", r"\|")
+    return re.findall(r"^# +(.+)$", text, re.MULTILINE)[0].replace("|", r"\|")
 
 
 def told(rows: list[Mapping[str, Any]], profiles: set[str]) -> str:

@@ -108,7 +108,7 @@ def _script(script: Any) -> str:
 
 
 def _package(name: str) -> Path:
-    return Path(importlib.util.find_spec(name).origin).parent
+    return Path(importlib.util.find_spec(name).origin).parent  # pyrefly: ignore[missing-attribute]
 
 
 def _vendor(app: Sphinx, source: Path, target: str) -> str:
