@@ -504,7 +504,7 @@ def made(tmp_path):
 
     def of(**changed):
         texts = {
-            "top": "from .middle import double\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import hint",
+            "top": "from .middle import double\nif TYPE_CHECKING:\n    from . import hint",
             "middle": "def double(x):\n    from . import ground\n    return 2 * x + ground.ZERO",
             "ground": "ZERO = 0  # by definition",
             "hint": "WIDTH = 3",
