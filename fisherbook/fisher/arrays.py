@@ -17,6 +17,7 @@ _CHUNK = 1 << 22  # numbers of an array that are worked on at a time
 _DIMENSIONS = {
     "tangents": ("angle", "face", "unit"),
     "curve": ("angle", "face", "unit"),
+    "trials": ("angle", "face", "unit"),
     "pair": ("angle", "side", "face", "unit"),
     "estimates": ("angle", "face"),
 }
@@ -71,7 +72,7 @@ def recorded(kind: str, given: dict[str, Any]) -> tuple[Recorded, bool]:
 
     Parameters
     ----------
-    kind : {"tangents", "curve", "pair", "estimates"}
+    kind : {"tangents", "curve", "trials", "pair", "estimates"}
         What the estimator needs.
     given : dict
         ``responses`` or ``estimates``, ``angles``, and if there are any ``tangents`` and ``identity``.

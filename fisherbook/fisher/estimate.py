@@ -13,13 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .. import checks, results
-from ..checks import FewFaces
+from ..checks import FewFaces, Misfit
 from . import circular, classifiers, kernels
 from .arrays import Activity, recorded
 from .covariance import least_faces
+from .pooled import MARGIN, pooled
 
 FEW_PEOPLE = 20  # below which an interval by t over people is not to be trusted
 FEW_FACES = 3  # effective faces per unit, likewise
+DOUBT = 2  # logarithm of the odds against a model of the noise at which to warn
 _KINDS = {  # what an estimator needs → in words, what must and what may be given
     "tangents": (
         "responses (angle, face, unit), tangents of the same shape, and angles",
@@ -30,6 +32,7 @@ _KINDS = {  # what an estimator needs → in words, what must and what may be gi
         "responses (angle, side, face, unit) at theta -/+ delta / 2, delta and angles; design if you like",
         {"responses", "delta", "angles"}, {"identity", "design"},
     ),
+    "trials": ("responses (angle, trial, unit) to independent trials and angles", {"responses", "angles"}, set()),
     "estimates": (
         "estimates (angle, face) in rad, and angles; tangents of the same shape are optional",
         {"estimates", "angles"}, {"identity", "tangents"},
@@ -40,6 +43,7 @@ _EXTRA = {
     "plugin_information": ("rad-2", "uncorrected Fisher information of this fixed set of faces"),
     "effective_faces": ("1", "effective number of faces less one"),
     "n_units": ("1", "number of units"),
+    "misfit": ("1", "logarithm of the odds against the model of the noise"),
     "influence": ("rad-2", "first-order influence of each person on the Fisher information"),
     "person": ("1", "person"),
     "large_error_share": ("1", "share of errors beyond a quarter turn"),
@@ -60,9 +64,9 @@ class Estimator:
         The kernel; it returns a `kernels.Estimate`.
     description : str
         One line.
-    needs : {"tangents", "curve", "pair", "estimates"}
-        What it is given: responses with derivatives, responses all the way round the circle, responses to two
-        stimuli, or estimated angles.
+    needs : {"tangents", "curve", "trials", "pair", "estimates"}
+        What it is given: responses with derivatives, responses all the way round the circle, the same with
+        other trials at every angle, responses to two stimuli, or estimated angles.
     target : {"linear", "full", "decoded"}
         Which information it estimates.
     design : str
@@ -81,6 +85,16 @@ class Estimator:
     design: str
     bound: str
     least_faces: Callable[[int], int] = least_faces
+
+
+def _of_trials(responses: Tensor, angles: Tensor, groups: None = None) -> kernels.Estimate:
+    every = np.repeat(angles.numpy(), responses.shape[-2])
+    flat = responses.double().flatten(1, 2).numpy()
+    each = [pooled(trials, every, angles.numpy()) for trials in flat]
+    odds = [np.full(len(angles), one.misfit) for one in each]
+    columns = zip(*([*one[:4], np.full(len(angles), one.effective_trials)] for one in each), strict=True)
+    found = [torch.as_tensor(np.stack(column)) for column in columns]
+    return kernels.Estimate(*found, found[0][..., None] * torch.nan, {"misfit": torch.as_tensor(np.stack(odds))})
 
 
 def _folds_need(units: int) -> int:
@@ -109,6 +123,10 @@ ESTIMATORS: dict[str, Estimator] = {
     "smoothed": Estimator(
         circular.smoothed, "tangent with the derivative of a smooth periodic fit",
         "curve", "linear", _PEOPLE, "unbiased",
+    ),
+    "pooled": Estimator(
+        _of_trials, "smoothed with one correlation for all angles: few trials at each, or one",
+        "trials", "linear", "independent trials, others at every angle", "unbiased", lambda units: units + MARGIN,
     ),
     "discrimination": Estimator(
         classifiers.discrimination, "what tells nearby stimuli apart on unseen faces: a linear classifier",
@@ -199,6 +217,8 @@ def estimate(
     if hasattr(activity, "chunks") and hasattr(activity, "shifted"):
         wanted = {"responses", "delta"} if "pair" in needs else {"responses"}
         _check_given(names, given, wanted, {"delta"})
+        if "trials" in needs:
+            raise ValueError("'pooled' needs other trials at every angle, but an activity has the same faces at all")
         source, led = activity, True
     else:
         kind = _kind(names, needs)
@@ -207,6 +227,8 @@ def estimate(
             given["angles"] = given[main]["angle"].values
         _check_given(names, given, *_KINDS[kind][1:])
         source, led = recorded(kind, given)
+    if influence and "trials" in needs:
+        raise ValueError("'pooled' knows no influence of single trials: leave influence out")
     if "pair" in needs:
         delta = checks.number("delta", delta, above=0)
         design = checks.one_of("design", design or "paired", ("paired", "independent"))
@@ -233,7 +255,7 @@ def _check_given(names: Sequence[str], given: dict[str, Any], needed: set[str], 
 
 
 def _kind(names: Sequence[str], needs: set[str]) -> str:
-    needs = needs - {"curve"} if "tangents" in needs else needs  # the same responses
+    needs = needs - {"curve"} if needs & {"tangents", "trials"} else needs  # the same responses
     if len(needs) > 1:
         raise ValueError(
             f"estimators {', '.join(map(repr, names))} need different arrays: "
@@ -280,7 +302,7 @@ def _pieces(needs: str, source: Activity, delta: float | None) -> Iterator[tuple
         sides = (source.shifted(sign * delta / 2).chunks(tangents=False) for sign in (-1, 1))
         for (_, minus, _), (_, plus, _) in zip(*sides, strict=True):
             yield torch.stack([minus, plus], -3), delta
-    elif needs == "curve":
+    elif needs in ("curve", "trials"):
         whole = torch.cat([responses for _, responses, _ in source.chunks(tangents=False)], 1)
         yield whole, torch.as_tensor(np.asarray(source.angles), device=whole.device)
     else:
@@ -315,3 +337,9 @@ def _warn_of_few(found: Sequence[xr.Dataset]) -> None:
         if number < least:
             text = f"{number:.3g} {what} are few: estimates and their errors are rough below {least}"
             warnings.warn(text, FewFaces, stacklevel=3)
+    if (odds := max((float(one.misfit.max()) for one in found if "misfit" in one), default=0)) > DOUBT:
+        text = (
+            f"the noise changes with the angle in a way that 'pooled' has no model for (odds of e^{odds:.0f} to 1): "
+            "read its estimates as bounds from below, and compare 'smoothed' or 'direct' where trials allow"
+        )
+        warnings.warn(text, Misfit, stacklevel=3)

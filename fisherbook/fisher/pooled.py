@@ -12,6 +12,8 @@ _CELLS = 180  # angles apart at which modes and variances are told apart
 _ORDER = 10  # highest order of the mean's Fourier series
 _SIGNAL = 12  # most directions in which the noise may change with the angle
 _TURNS, _STEPS = 3, 20  # rounds of the variances, and steps of expectation-maximisation in each
+_PRIOR = 0.2  # trials a unit of independent noise that are added: they keep R from a collapse onto the modes
+_BLUR = 0.4  # relative error of the model at one trial a unit; it goes as the square of units a trial (simulation)
 _HARMONICS = 4  # of what the check may change
 
 
@@ -97,7 +99,8 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     information is divided by that variance. It depends on R, D, c_1 and c_2 only through the decoder then: what
     they get wrong costs information (the estimate is too low), but never adds any.
 
-    The standard error has the Wishart term, that of the mean's slope (as in `tangent`) and that of the check.
+    The standard error has the Wishart term, that of the mean's slope (as in `tangent`), that of the check, and
+    what the check had to move from angle to angle, which stands for what it cannot see.
 
     References
     ----------
@@ -129,7 +132,10 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     signal = _signal(here.modes, noise.common)
     others = scaled @ signal - (here.modes[:, 0] @ signal)[cells.of] * (output / each.slope)[:, None]
     left, used, odds = _regress(output / np.sqrt(each.variance), others, fourier(phase, _HARMONICS - 1)[0])
-    excess, unsure, more = _log_variance(left**2 * (trials / (freedom - used)), phase, wanted)
+    points = np.concatenate([wanted, cells.phase])
+    excess, unsure, more = _log_variance(left**2 * (trials / (freedom - used)), phase, points)
+    blur = excess[len(wanted) :].var() + (_BLUR * (units / freedom) ** 2) ** 2
+    excess, unsure = excess[: len(wanted)], unsure[: len(wanted)]
     there = _decode(mean, noise, wanted, kept)
     slopes, along = _slope_noise(mean, noise, cells, here.modes, wanted, there.weights)
     checked = np.exp(-excess)
@@ -220,6 +226,7 @@ def _fit_noise(rest: Array, mean: _Mean, cells: _Cells, freedom: int) -> _Noise:
             cross = cells.sums(latent[:, :, None] * z[:, None]).reshape(flat.shape).T @ flat
             moment = cells.sums(latent[:, :, None] * latent[:, None]) + cells.counts[:, None, None] * spare
             common = (total - cross - cross.T + (moment @ modes).reshape(flat.shape).T @ flat) / freedom
+            common = (freedom * common + _PRIOR * units * np.eye(units)) / (freedom + _PRIOR * units)
             strength = np.diagonal(moment.sum(0)) / trials
         own = rest - (latent[:, None] @ raw[cells.of])[:, 0]
         square = cells.sums(own**2) + cells.counts[:, None] * ((spare @ raw) * raw).sum(1)
