@@ -13,7 +13,7 @@ _ORDER = 10  # highest order of the mean's Fourier series
 _SIGNAL = 12  # most directions in which the noise may change with the angle
 _TURNS, _STEPS = 3, 20  # rounds of the variances, and steps of expectation-maximisation in each
 _PRIOR = 0.2  # trials a unit of independent noise that are added: they keep R from a collapse onto the modes
-_BLUR = 0.4  # relative error of the model at one trial a unit; it goes as the square of units a trial (simulation)
+_BLUR = 0.3  # relative error of the model at one trial a unit; it goes as the square of units a trial (simulation)
 _HARMONICS = 4  # of what the check may change
 
 
@@ -139,12 +139,12 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     there = _decode(mean, noise, wanted, kept)
     slopes, along = _slope_noise(mean, noise, cells, here.modes, wanted, there.weights)
     checked = np.exp(-excess)
-    found = checked * there.information - slopes
+    whole = checked * there.information
+    found = whole - slopes
     tails = max(1.0, ((left**4).mean() / (left**2).mean() ** 2 - 1) / 2)
-    square = (
-        found**2 * tails * (2 / (freedom - units - 3) + np.maximum(unsure - 2 / trials, 0))
-        + (2 * kept * checked) ** 2 * along
-    )
+    unsure = np.maximum(unsure - 2 / trials, 0)  # its mean is in the Wishart term
+    relative = tails * (2 / (freedom - units - 3) + unsure) + blur
+    square = whole**2 * relative + (2 * kept * checked) ** 2 * along
     error = np.sqrt(np.maximum(square - 2 * slopes**2 / units, 2 * slopes**2 / units))
     plain = (there.modes[:, 0] * np.linalg.solve(noise.common, there.modes[:, 0].T).T).sum(1)
     scale = turns**2
