@@ -11,6 +11,10 @@ class FewFaces(UserWarning):
     """Faces, or people, are too few for a trustworthy estimate or error."""
 
 
+class Misfit(UserWarning):
+    """The noise is not what an estimator's model says: its estimate is a bound from below."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """The hint ``"; did you mean 'x'?"`` for a misspelt name, or nothing when no name is near."""
     near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)

@@ -20,6 +20,7 @@ _SAME = 1e-9  # rad, below which two angles are one
 _DIMENSIONS = {
     "tangents": ("angle", "face", "unit"),
     "curve": ("angle", "face", "unit"),
+    "trials": ("angle", "face", "unit"),
     "pair": ("angle", "side", "face", "unit"),
     "estimates": ("angle", "face"),
 }
@@ -112,7 +113,7 @@ def recorded(
 
     Parameters
     ----------
-    kind : {"tangents", "curve", "pair", "estimates"}
+    kind : {"tangents", "curve", "trials", "pair", "estimates"}
         What the estimator needs.
     given : mapping
         ``responses`` or ``estimates``, ``angles``, and if there are any ``tangents``, ``identity`` and ``delta`` (rad).

@@ -126,6 +126,70 @@ def poisson_code(units: int = 10, peak: float = 10.0, width: float = 0.7, baseli
     return Code("poisson", units, units, respond, information, differentiable=False)
 
 
+NOISES = ("common", "differential", "gain", "counts", "turning")
+
+
+def population_code(units: int = 20, noise: str = "common", seed: int = 0) -> Code:
+    """Return a recorded population: tuned units of unequal tuning, with one of the noises that are published.
+
+    Parameters
+    ----------
+    units : int
+    noise : {"common", "differential", "gain", "counts", "turning"}
+        ``common``: one correlation matrix at all angles, of limited range, with variances proportional to the
+        means. ``differential``: the same, and noise along the mean's slope, which looks like a change of the
+        angle and halves the information. ``gain``: the same, and a gain common to all units (coefficient of
+        variation 0.25). ``counts``: Poisson counts under such a gain. ``turning``: the strongest modes of the
+        noise turn with the angle, one of them against the signal, so that they hide it at some angles.
+    seed : int
+        Of the units' preferences, peaks, widths and Fano factors.
+
+    References
+    ----------
+    Moreno-Bote et al. (2014), Nat Neurosci 17: 1410, for differential correlations; Goris, Movshon and
+    Simoncelli (2014), Nat Neurosci 17: 858, for the gain.
+    """
+    checks.one_of("noise", noise, NOISES)
+    random = np.random.default_rng(seed)
+    spread = 2 * np.pi / checks.whole_number("units", units, 2)
+    drawn = [circle.grid(units) + spread * random.uniform(-0.5, 0.5, units), *random.uniform(0.5, 1.5, (3, units))]
+    preferred, size, width, fano = map(torch.as_tensor, drawn)
+
+    def mean(a: Tensor) -> Tensor:
+        return 2 + 12 * size * (1.5 * width * (torch.cos(a - preferred) - 1)).exp()
+
+    def slope(a: Tensor) -> Tensor:
+        return -1.5 * width * torch.sin(a - preferred) * (mean(a) - 2)
+
+    apart = torch.cos(preferred[:, None] - preferred)
+    correlation = 0.1 * (apart - 1).exp() + 0.9 * torch.eye(units, dtype=torch.float64)
+    root = torch.linalg.cholesky(correlation)
+
+    def loading(a: Tensor) -> Tensor:
+        own = (fano * mean(a)).sqrt()
+        if noise == "turning":
+            modes = [torch.cos(preferred + a), torch.cos(2 * preferred - a)]
+            return own[:, None] * torch.cat([root, 0.3 * torch.stack(modes, 1)], 1)
+        shared = {"common": 0 * own, "differential": halving * slope(a), "gain": 0.25 * mean(a)}[noise]
+        return torch.cat([own[:, None] * root, shared[:, None]], 1)
+
+    white = [torch.linalg.solve(root, slope(a) / (fano * mean(a)).sqrt()) for a in torch.as_tensor(circle.grid(36))]
+    halving = torch.stack(white).square().sum(1).mean() ** -0.5
+    if noise != "counts":
+        return _normal(noise, mean, loading)
+
+    def counts(a: Tensor, latents: Tensor) -> Tensor:
+        rate = mean(a) * (1 + 0.25 * latents[..., -1:]).clamp(min=0.02)
+        return torch.as_tensor(poisson.ppf(norm.cdf(latents[..., :-1].numpy()), rate.numpy()))
+
+    def information(angle: float) -> dict[str, float]:
+        f, change = mean(torch.as_tensor(angle)), slope(torch.as_tensor(angle))
+        covariance = f.diag() + 0.0625 * f[:, None] * f
+        return {"linear": float(change @ torch.linalg.solve(covariance, change))}
+
+    return Code(noise, units, units + 1, counts, information, differentiable=False)
+
+
 def curved_code(spread: float = 0.3, radial: float = 0.2) -> Code:
     """Return a code of two units like a network's own output: normal noise of the angle and of the radius.
 
@@ -264,3 +328,13 @@ def simulate(
     identity = np.broadcast_to(np.arange(faces) // each, (replicates, faces)) if each > 1 else None
     about = {"code": code.name}
     return CodeActivity(code, circle.as_angles(angles), np.arange(replicates), identity, about, shared, sides)
+
+
+def draw_trials(code: Code, angles: ArrayLike, seed: int | Sequence[int] = 0) -> NDArray[np.float64]:
+    """Draw one response ``(trial, unit)`` at each of `angles` (trial,), in rad, with noise of its own."""
+    angles = circle.as_angles(angles)
+    latents = torch.as_tensor(np.random.default_rng(seed).standard_normal((len(angles), code.latents)))
+    responses = np.empty((len(angles), code.units))
+    for angle in np.unique(angles):
+        responses[angles == angle] = code.respond(torch.as_tensor(angle), latents[angles == angle])
+    return responses

@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .. import checks, results
-from ..checks import FewFaces
+from ..checks import FewFaces, Misfit
 from . import circular, classifiers, kernels
 from .arrays import Activity, Trials, circle_period, recorded
 from .covariance import least_faces
+from .pooled import MARGIN, pooled
 
 FEW_PEOPLE = 20  # below which an interval by t over people is not to be trusted
 FEW_FACES = 3  # effective faces per unit, likewise
+DOUBT = 2  # logarithm of the odds against a model of the noise at which to warn
 _ARRAYS = {"identity", "at", "dims", "unit", "period", "symmetry"}  # what any arrays may come with
 _KINDS = {  # what an estimator needs → in words, what must and what may be given
     "tangents": (
@@ -48,6 +50,7 @@ _EXTRA = {
     "n_units": ("1", "number of units"),
     "influence": ("rad-2", "first-order influence of each person on the Fisher information"),
     "person": ("1", "person"),
+    "misfit": ("1", "logarithm of the odds against the model of the noise"),
     "large_error_share": ("1", "share of errors beyond a quarter turn"),
     "fisher_information_without_large_errors": (
         "rad-2",
@@ -94,6 +97,23 @@ class Estimator:
     trials: Callable[..., kernels.Estimate] | None = None
 
 
+def _pooled(
+    responses: Tensor, angles: Tensor, at: Tensor, groups: NDArray | None = None, period: float = 2 * np.pi
+) -> kernels.Estimate:
+    """Estimate by `pooled` for trials (replicate, trial, unit), each replicate alone."""
+    if groups is not None:
+        raise ValueError("pooled takes independent trials, other ones at every angle: leave identity out")
+    each = [pooled(trials, angles.numpy(), at.numpy(), period) for trials in responses.double().cpu().numpy()]
+    columns = zip(*([*one[:4], np.full(len(at), one.effective_trials)] for one in each), strict=True)
+    found = [torch.as_tensor(np.stack(column)) for column in columns]
+    misfit = torch.as_tensor(np.stack([np.full(len(at), one.misfit) for one in each]))
+    return kernels.Estimate(*found, found[0][..., None] * torch.nan, {"misfit": misfit})
+
+
+def _pooled_table(responses: Tensor, angles: Tensor, groups: NDArray | None = None) -> kernels.Estimate:
+    return _pooled(responses.flatten(1, 2), angles.repeat_interleave(responses.shape[-2]), angles, groups)
+
+
 def _folds_need(units: int) -> int:
     return 2 * units + 10
 
@@ -120,6 +140,11 @@ ESTIMATORS: dict[str, Estimator] = {
     "smoothed": Estimator(
         circular.smoothed, "tangent with the derivative of a smooth periodic fit",
         "curve", "linear", _PEOPLE, "unbiased", trials=circular.smoothed_trials,
+    ),
+    "pooled": Estimator(
+        _pooled_table, "smoothed with one correlation for all angles: few trials at each, or one",
+        "curve", "linear", "independent trials, others at every angle", "unbiased", lambda units: units + MARGIN,
+        trials=_pooled,
     ),
     "discrimination": Estimator(
         classifiers.discrimination, "what tells nearby stimuli apart on unseen faces: a linear classifier",
@@ -252,6 +277,8 @@ def estimate(
     if hasattr(activity, "chunks") and hasattr(activity, "shifted"):
         wanted = {"responses", "delta"} if "pair" in needs else {"responses"}
         _check_given(names, given, wanted, {"delta"})
+        if "pooled" in entries:
+            raise ValueError("pooled needs other trials at every angle, but an activity has the same faces at all")
         source, led = activity, True
     else:
         kind = _kind(names, needs)
@@ -265,6 +292,8 @@ def estimate(
         if "delta" in given:
             delta = given["delta"] = checks.number("delta", delta, above=0) * (np.pi / 180 if unit == "deg" else 1)
         source, led = recorded(kind, given, at, circle_period(period, unit, symmetry), None if line else unit, dims)
+    if influence and "pooled" in entries:
+        raise ValueError("'pooled' knows no influence of single trials: leave influence out")
     if "pair" in needs:
         delta = checks.number("delta", delta, above=0)
         usual = "independent" if isinstance(source, Trials) else "paired"
@@ -527,6 +556,12 @@ def _warn(found: Sequence[xr.Dataset], source: Activity | Trials) -> None:
             )
     for text in told:
         warnings.warn(text, FewFaces, stacklevel=3)
+    if (odds := max((float(one.misfit.max()) for one in found if "misfit" in one), default=0)) > DOUBT:
+        text = (
+            f"the noise changes with the angle in a way that 'pooled' has no model for (odds of e^{odds:.0f} to 1): "
+            "read its estimates as bounds from below, and compare 'smoothed' or 'direct' where trials allow"
+        )
+        warnings.warn(text, Misfit, stacklevel=3)
     slopes, needs = getattr(source, "slopes", None), {ESTIMATORS[one.estimator.item()].needs for one in found}
     if slopes is not None and "tangents" in needs and _same_for_all(source, slopes):
         warnings.warn(
