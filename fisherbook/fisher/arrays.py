@@ -20,7 +20,6 @@ _SAME = 1e-9  # rad, below which two angles are one
 _DIMENSIONS = {
     "tangents": ("angle", "face", "unit"),
     "curve": ("angle", "face", "unit"),
-    "trials": ("angle", "face", "unit"),
     "pair": ("angle", "side", "face", "unit"),
     "estimates": ("angle", "face"),
 }
@@ -113,7 +112,7 @@ def recorded(
 
     Parameters
     ----------
-    kind : {"tangents", "curve", "trials", "pair", "estimates"}
+    kind : {"tangents", "curve", "pair", "estimates"}
         What the estimator needs.
     given : mapping
         ``responses`` or ``estimates``, ``angles``, and if there are any ``tangents``, ``identity`` and ``delta`` (rad).
