@@ -287,7 +287,7 @@ def record(
     """
     angles, memory = circle.as_angles(angles), as_bytes(memory)
     if isinstance(network, torch.nn.Module):
-        if stage is not None or dropout or stimulus.rotation == "bank":
+        if stage is not None or dropout or not isinstance(stimulus, Stimulus):
             raise ValueError("a module has no stage and no dropout of ours, and is shown a Stimulus: leave these out")
         faces = _chosen(stimulus, split, 0)[None]
         run = modules.evaluator(network, stimulus, faces[0], angles, layer, select, call)

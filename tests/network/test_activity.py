@@ -211,7 +211,7 @@ from fisherbook.network.networks import generator
 from fisherbook.stimulus.faces import Faces
 
 draw = np.random.default_rng(0)
-faces = Faces(draw.random((5000, 1, 16, 16), np.float32), "drawn", parts={"test": (np.arange(5000),)}, digest="drawn")
+faces = Faces(draw.random((5000, 1, 16, 16), np.float32), "drawn", parts={"test": (np.arange(5000),)})
 turned = [fb.Stimulus(faces, rotation, orders=8) for rotation in ("harmonic", "bilinear")]
 network = fb.Network(hidden=(60, 20))
 weights = network.initialise(len(turned[0].aperture), [generator(r) for r in range(4)])
