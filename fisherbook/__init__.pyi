@@ -1,9 +1,9 @@
 from . import figures
 from .angles import Density, grid, tabulated, uniform, von_mises
-from .checks import FewFaces, listed, numbers
+from .checks import FewFaces, Misfit, listed, numbers
 from .experiment import lazily, measure, random_angles, sweep
 from .fisher import calibration, intervals, sampling
-from .fisher.calibration import plan_faces
+from .fisher.calibration import plan_faces, plan_trials
 from .fisher.estimate import ESTIMATORS, estimate
 from .fisher.log_fisher import halves, increments, log_fisher
 from .iteration import gain
@@ -26,8 +26,8 @@ from .stimulus.stimulus import Stimulus
 
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
-    "Faces", "FeatureBank", "FewFaces", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration",
+    "Faces", "FeatureBank", "FewFaces", "Misfit", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration",
     "curves", "distances", "estimate", "figures", "findings", "gain", "grid", "halves", "increments", "intervals",
     "keep", "lazily", "listed", "load_faces", "log_fisher", "measure", "numbers", "open_results", "plan_faces",
-    "power_law", "random_angles", "record", "sampling", "sweep", "tabulated", "train", "uniform", "von_mises",
+    "plan_trials", "power_law", "random_angles", "record", "sampling", "sweep", "tabulated", "train", "uniform", "von_mises",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """How estimators do on codes whose Fisher information is known, and how many faces are enough."""
 
+import bisect
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,11 +10,22 @@ from scipy.stats import t
 
 from .. import angles as circle
 from .. import checks, results
-from .codes import Code, curved_code, gaussian_code, poisson_code, simulate, tuning_code
+from .codes import (
+    NOISES,
+    Code,
+    curved_code,
+    draw_trials,
+    gaussian_code,
+    poisson_code,
+    population_code,
+    simulate,
+    tuning_code,
+)  # fmt: skip
 from .estimate import ESTIMATORS, estimate
 
 __all__ = [
-    "Code", "calibrate", "curved_code", "gaussian_code", "plan_faces", "poisson_code", "simulate", "tuning_code",
+    "NOISES", "Code", "calibrate", "calibrate_trials", "curved_code", "draw_trials", "gaussian_code", "plan_faces",
+    "plan_trials", "poisson_code", "population_code", "simulate", "tuning_code",
 ]  # fmt: skip
 
 _BLOCK = 1 << 23  # numbers that a calibration draws at a time
@@ -104,12 +116,63 @@ def _judge(
     whole = xr.concat(found, "replicate", data_vars="minimal")
     known = code.information(angle)
     truth = xr.DataArray([known[ESTIMATORS[name].target] for name in names], dims="estimator")
-    error, claimed = whole.fisher_information / truth - 1, whole.standard_error / truth
-    yield error.mean("replicate")
-    yield error.std("replicate") / draws**0.5
-    yield (error**2).mean("replicate") ** 0.5
-    yield (claimed**2).mean("replicate") ** 0.5
-    yield (abs(error) <= claimed * t.ppf(0.975, whole.degrees_of_freedom)).mean("replicate")
+    yield from _summary(whole, truth)
+
+
+def _summary(found: xr.Dataset, truth: xr.DataArray) -> Iterator[xr.DataArray]:
+    error, claimed = found.fisher_information / truth - 1, found.standard_error / truth
+    others = set(error.dims) - {"estimator", "replicate"}
+    over = {"replicate", *others}
+    yield error.mean(over)
+    yield error.mean(others).std("replicate") / error.sizes["replicate"] ** 0.5
+    yield (error**2).mean(over) ** 0.5
+    yield (claimed**2).mean(over) ** 0.5
+    yield (abs(error) <= claimed * t.ppf(0.975, found.degrees_of_freedom)).mean(over)
+
+
+def calibrate_trials(
+    estimators: Sequence[str] = ("pooled",),
+    noises: Sequence[str] = NOISES,
+    *,
+    units: int = 20,
+    trials: int = 100,
+    angles: int = 12,
+    draws: int = 100,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Hold estimators that see the circle against recorded populations, with other trials at every angle.
+
+    Parameters
+    ----------
+    estimators : sequence of str
+        Such as ``pooled`` and ``smoothed``.
+    noises : sequence of str
+        See `population_code`.
+    units, trials, angles : int
+        Units, trials at each angle, and angles on the circle.
+    draws : int
+        Simulated recordings per noise.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        What `calibrate` returns, over ``(estimator, noise)``; angles are averaged.
+    """
+    at, table = circle.grid(angles), []
+    for noise in noises:
+        code = population_code(units, noise)
+        every = [draw_trials(code, np.repeat(at, trials), (seed, NOISES.index(noise), draw)) for draw in range(draws)]
+        found = estimate(np.reshape(every, (draws, angles, trials, units)), angles=at, estimator=estimators)
+        truth = xr.DataArray([code.information(angle)["linear"] for angle in at], dims="angle")
+        table.append(list(_summary(found, truth)))
+    judged = zip(_JUDGED.items(), zip(*table, strict=True), strict=True)
+    variables = {
+        name: xr.concat(values, "noise").transpose("estimator", "noise").assign_attrs(units="1", long_name=text)
+        for (name, text), values in judged
+    }
+    label = {"units": "1", "long_name": "noise of the population"}
+    return results.label(xr.Dataset(variables, {"noise": ("noise", list(noises), label)}))
 
 
 def plan_faces(
@@ -153,3 +216,42 @@ def plan_faces(
     least = 1 + (units + 3) * (1 + (each - 1) * correlation**2)
     half = (spread + noise + wanted * least) / (2 * wanted)  # spread / (T - least) + noise / T = wanted
     return each * math.ceil((half + math.sqrt(half**2 - noise * least / wanted)) / each)
+
+
+def plan_trials(units: int, information: float, delta: float, relative_error: float = 0.1) -> int:
+    """Return how many trials at each of two stimuli `direct` needs for a wanted relative standard error.
+
+    Parameters
+    ----------
+    units : int
+    information : float
+        Expected, in rad^-2; a pilot tells.
+    delta : float
+        rad between the two stimuli.
+    relative_error : float
+        Standard error over Fisher information.
+
+    Notes
+    -----
+    For T independent normal trials at each stimulus and s = I delta^2 the relative variance is
+    2 / (2T - N - 5) [1 + 4 (2T - 3) / (T s) + 4 N (2T - 3) / (T s)^2]. The first term is the covariance's, the others
+    are those of the difference of the means: they are why far stimuli need few trials, as long as the tuning
+    is straight between them. `pooled` at K angles has the first term with K T for 2T.
+
+    References
+    ----------
+    Kanitscheider, Coen-Cagli, Kohn and Pouget (2015), PLoS Comput Biol 11(6): e1004218.
+    """
+    units = checks.whole_number("units", units)
+    apart = checks.number("information", information, above=0) * checks.number("delta", delta, above=0) ** 2
+    wanted = checks.number("relative_error", relative_error, above=0) ** 2
+
+    def enough(trials: int) -> bool:
+        signal = 4 * (2 * trials - 3) / (trials * apart) * (1 + units / (trials * apart))
+        return 2 * (1 + signal) <= wanted * (2 * trials - units - 5)
+
+    least = units // 2 + 3
+    most = least
+    while not enough(most):
+        most *= 2
+    return bisect.bisect_left(range(most), True, lo=least, key=enough)

@@ -144,7 +144,7 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     tails = max(1.0, ((left**4).mean() / (left**2).mean() ** 2 - 1) / 2)
     unsure = np.maximum(unsure - 2 / trials, 0)  # its mean is in the Wishart term
     relative = tails * (2 / (freedom - units - 3) + unsure) + blur
-    square = whole**2 * relative + (2 * kept * checked) ** 2 * along
+    square = whole**2 * relative + (2 * kept * checked * there.share) ** 2 * along
     error = np.sqrt(np.maximum(square - 2 * slopes**2 / units, 2 * slopes**2 / units))
     plain = (there.modes[:, 0] * np.linalg.solve(noise.common, there.modes[:, 0].T).T).sum(1)
     scale = turns**2
@@ -255,6 +255,7 @@ class _Decoder(NamedTuple):
     information: Array  # (angle,) that the model promises
     variance: Array  # (angle,) of the output, in this sample
     slope: Array  # (angle,) of the output's mean
+    share: Array  # (angle,) of an error of the mean's slope that reaches the information: its mode has it too
     modes: Array  # (angle, mode, unit) slope and mean in units of the spread
 
 
@@ -267,7 +268,7 @@ def _decode(mean: _Mean, noise: _Noise, phase: Array, kept: float) -> _Decoder:
     weights = white[:, 0] - (share[:, None] @ white)[:, 0]
     output = (modes @ weights[:, :, None])[:, :, 0]
     variance = ((weights @ noise.common) * weights).sum(1) + output**2 @ noise.modes
-    return _Decoder(weights, kept * output[:, 0], variance, output[:, 0], modes)
+    return _Decoder(weights, kept * output[:, 0], variance, output[:, 0], 1 - share[:, 0], modes)
 
 
 def _signal(modes: Array, common: Array) -> Array:

@@ -167,6 +167,49 @@ def test_plans_grow_with_units_precision_tails_and_people():
     assert plan(20) < plan(20, faces_per_person=10, correlation=0.3)
 
 
+@pytest.mark.parametrize("noise", calibration.NOISES)
+def test_a_population_s_information_is_that_of_its_trials(noise):
+    code, half = calibration.population_code(4, noise, seed=3), 0.05
+    before, here, after = (
+        calibration.draw_trials(code, np.full(20_000, angle), seed=4) for angle in (0.5 - half, 0.5, 0.5 + half)
+    )
+    slope = (after.mean(0) - before.mean(0)) / (2 * half)
+    found = slope @ np.linalg.solve(np.cov(here.T), slope)
+    assert code.information(0.5)["linear"] == pytest.approx(found, rel=0.06)
+
+
+def test_differential_noise_limits_the_information_as_on_paper():
+    common, limited = (calibration.population_code(30, noise) for noise in ("common", "differential"))
+    whole, left = (np.array([c.information(a)["linear"] for a in np.linspace(-3, 3, 7)]) for c in (common, limited))
+    jitter = 1 / left - 1 / whole
+    assert jitter == pytest.approx(np.full(7, jitter[0]))  # the variance of the angle itself, the same everywhere
+    assert (left / whole).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_trials_have_noise_of_their_own_and_can_be_repeated():
+    code = calibration.population_code(5, "counts")
+    once, again = (calibration.draw_trials(code, [0.0, 1.0, 0.0], seed=2) for _ in range(2))
+    np.testing.assert_array_equal(once, again)
+    assert (once[0] != once[2]).any()
+
+
+@pytest.mark.parametrize(("units", "information", "delta"), [(2, 100.0, 0.2), (10, 400.0, 0.1), (5, 400.0, 0.3)])
+def test_the_planned_number_of_trials_gives_the_wanted_error(units, information, delta):
+    trials = calibration.plan_trials(units, information, delta, 0.2)
+    code = partial(calibration.gaussian_code, information=information, slope_noise=0.0)
+    found = calibration.calibrate(
+        code, ["direct"], units=[units], faces=[trials], delta=[delta], pairing=0.0, draws=600, seed=6
+    ).squeeze()
+    assert float(found.relative_rmse) == pytest.approx(0.2, rel=0.1)
+
+
+def test_planned_trials_are_the_fewest_that_will_do():
+    plan = calibration.plan_trials
+    assert plan(1, 1e9, 1.0) == 104  # the first of 2 / (2 T - 6) < 0.1^2: only the covariance is uncertain
+    assert plan(20, 100, 0.1) > plan(20, 100, 0.2) > plan(20, 400, 0.2) > plan(2, 400, 0.2)
+    assert plan(20, 100, 0.2, 0.05) > 3 * plan(20, 100, 0.2, 0.1)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -177,6 +220,8 @@ def test_plans_grow_with_units_precision_tails_and_people():
             lambda: calibration.simulate(SMOOTH["tuning"], faces=25, faces_per_person=10),
             "faces must be a multiple of faces_per_person, not 25 of 10",
         ),
+        (lambda: calibration.population_code(3, "gains"), "noise must be one of .* did you mean 'gain'"),
+        (lambda: calibration.plan_trials(3, 0, 0.1), "information must be a number above 0"),
         (lambda: calibration.plan_faces(3, 0), "relative_error must be a number above 0"),
     ],
 )
