@@ -26,8 +26,9 @@ from .stimulus.stimulus import Stimulus
 
 __all__ = [
     "ESTIMATORS", "LOSSES", "NONLINEARITIES", "READOUTS", "ROTATIONS", "SCHEMES", "Activity", "Density", "Ensemble",
-    "Faces", "FeatureBank", "FewFaces", "Misfit", "Network", "Networks", "Stage", "Stimulus", "adapt", "calibration",
-    "curves", "distances", "estimate", "figures", "findings", "gain", "grid", "halves", "increments", "intervals",
-    "keep", "lazily", "listed", "load_faces", "log_fisher", "measure", "numbers", "open_results", "plan_faces",
-    "plan_trials", "power_law", "random_angles", "record", "sampling", "sweep", "tabulated", "train", "uniform", "von_mises",
+    "Faces", "FeatureBank", "FewFaces", "Misfit", "Network", "Networks", "Stage", "Stimulus", "adapt",
+    "calibration", "curves", "distances", "estimate", "figures", "findings", "gain", "grid", "halves", "increments",
+    "intervals", "keep", "lazily", "listed", "load_faces", "log_fisher", "measure", "numbers", "open_results",
+    "plan_faces", "plan_trials", "power_law", "random_angles", "record", "sampling", "sweep", "tabulated", "train",
+    "uniform", "von_mises",
 ]  # fmt: skip
