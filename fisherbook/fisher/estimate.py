@@ -88,6 +88,13 @@ class Estimator:
 
 
 def _of_trials(responses: Tensor, angles: Tensor, groups: None = None) -> kernels.Estimate:
+    """Return `pooled` of each replicate.
+
+    Returns
+    -------
+    Estimate
+        With the extra variable `misfit`, and without influence: that of single trials is not known.
+    """
     every = np.repeat(angles.numpy(), responses.shape[-2])
     flat = responses.double().flatten(1, 2).numpy()
     each = [pooled(trials, every, angles.numpy()) for trials in flat]
