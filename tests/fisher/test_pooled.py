@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
@@ -58,12 +58,13 @@ def test_it_errs_less_than_an_estimate_from_each_angle_s_own_trials():
     fb.results.validate(judged)
 
 
+@settings(max_examples=6)
 @given(st.integers(0, 1000))
-def test_order_of_trials_and_units_of_measurement_change_nothing(seed):
+def test_order_of_trials_whole_turns_and_units_of_measurement_change_nothing(seed):
     random = np.random.default_rng(seed)
-    order, scale, offset = random.permutation(len(ANGLES)), random.uniform(0.01, 100, 6), random.normal(size=6)
+    order, scale = random.permutation(len(ANGLES)), random.uniform(0.01, 100, 6)  # no offset: a gain knows its zero
     known = pooled(TRIALS, ANGLES, AT)
-    other = pooled((TRIALS * scale + offset)[order], ANGLES[order] + 2 * np.pi * random.integers(-2, 3), AT)
+    other = pooled((TRIALS * scale)[order], ANGLES[order] + 2 * np.pi * random.integers(-2, 3), AT)
     np.testing.assert_allclose(other.information, known.information, rtol=1e-6)
     np.testing.assert_allclose(other.standard_error, known.standard_error, rtol=1e-6)
 
@@ -104,7 +105,7 @@ def test_noise_that_turns_with_the_angle_is_told_and_noise_that_does_not_is_not(
         (TRIALS, ANGLES / 4, "not 12 with a gap of 0.77 turns"),
         (np.where(TRIALS > 20, np.nan, TRIALS), ANGLES, "activity must be finite"),
         (TRIALS * [1, 1, 0, 1, 1, 1], ANGLES, r"1 of 6 units are constant \(the first is unit 2\)"),
-        (TRIALS[::13], ANGLES[::13], "pooled needs at least 16 trials more than its mean has terms"),
+        (TRIALS[::16], ANGLES[::16], "pooled needs at least 16 trials more than its mean has terms"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(trials, angles, message):
