@@ -186,8 +186,10 @@ def random_angles(replicates: int, angles: int, seed: int = 0) -> NDArray[np.flo
     return circle.grid(angles)[np.random.default_rng(seed).integers(angles, size=replicates)]
 
 
-def lazily(make: Callable[[], Any]) -> Callable[[], Any]:
+def lazily(make: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that makes something when it is first called, and returns the same from then on.
+
+    If it takes arguments, it makes one thing for each.
 
     A page whose datasets are there already needs neither faces nor networks.
     """
@@ -236,10 +238,10 @@ def sweep(
             _along(key, dict(zip(values, found[k : k + len(values)], strict=True)), ("stage", "step"))
             for k in range(0, len(found), len(values))
         ]
-    both = found[0]
+    both = results.label(found[0])
     for key in grid:
         both[key].attrs = {"units": "1", "long_name": key.replace("_", " ")} | both[key].attrs
-    return results.validate(results.label(both))
+    return results.validate(both)
 
 
 def _told(condition: Callable[..., xr.Dataset], combination: Mapping[str, Any]) -> xr.Dataset:

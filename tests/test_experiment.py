@@ -125,6 +125,7 @@ def test_a_sweep_adds_a_dimension_per_key(stimulus, store):
     grid = {"nonlinearity": ["relu", "celu"], "kappa": [3.0, 1.0]}
     both = fb.sweep(condition, grid)
     assert both.nonlinearity.values.tolist() == ["relu", "celu"] and both.kappa.values.tolist() == [3.0, 1.0]
+    assert both.kappa.attrs == dict(zip(("units", "long_name"), results.DIMENSIONS["kappa"], strict=True))
     alone = condition("celu", 3.0)
     swept = both.sel(nonlinearity="celu", kappa=3.0)
     xr.testing.assert_allclose(swept.fisher_information.drop_vars(["nonlinearity", "kappa"]), alone.fisher_information)

@@ -1,14 +1,24 @@
 """Face images from a named source, and their splits by person, which rotate over folds."""
 
+<<<<<<< HEAD
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+=======
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+>>>>>>> nb-loss
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+<<<<<<< HEAD
 from .. import checks, store
+=======
+from .. import checks
+from ..store import digest
+>>>>>>> nb-loss
 
 PARTS = {"train": 0.7, "test": 0.3}
 Parts = Mapping[str, tuple[NDArray[np.int64], ...]]
@@ -85,6 +95,11 @@ class Faces:
         if not 0 <= fold < self.folds:
             raise ValueError(f"fold must be a whole number from 0 to {self.folds - 1}, not {fold!r}")
         return part[fold]
+
+    def with_splits(self, parts: Mapping[str, Sequence[NDArray[np.int64]]]) -> "Faces":
+        """Return the same faces with other splits: name → the indices of its faces in each fold."""
+        parts = {name: tuple(folds) for name, folds in parts.items()}
+        return replace(self, parts=parts, digest=digest([self.digest, parts]))
 
     def some(self, indices: NDArray[np.int64]) -> "Faces":
         """Return the images (float32), and their noise, of some faces, without what else is known of them."""

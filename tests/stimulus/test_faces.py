@@ -736,3 +736,11 @@ def test_information_of_the_pixels_of_a_grating_has_the_closed_form_of_the_docst
     assert (speed**2).sum() / sigma**2 == pytest.approx(
         (np.pi * frequency * contrast * size / sigma) ** 2 * area, rel=0.01
     )
+
+
+def test_other_splits_of_the_same_faces_are_other_faces_to_the_store():
+    faces = load_faces("orl", 16)
+    other, same = (faces.with_splits({"few": [np.arange(3)]}) for _ in range(2))
+    assert other.splits == ("few",) and other.split("few").tolist() == [0, 1, 2] and other.images is faces.images
+    assert len({faces.digest, other.digest, faces.with_splits({"few": (np.arange(4),)}).digest}) == 3
+    assert other.digest == same.digest
