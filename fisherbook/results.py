@@ -62,12 +62,9 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "fourth_moment": ("1", "mean fourth power of increments of half the logarithm"),
     "bias": ("rad", "bias of the decoded angle"),
     "rmse": ("rad", "root-mean-square error of the decoded angle"),
-<<<<<<< HEAD
     "mean_absolute_error": ("rad", "mean absolute error of the decoded angle"),
-=======
     "error": ("rad", "error of the decoded angle"),
     "radius": ("1", "length of the output over its root mean square with training faces"),
->>>>>>> nb-loss
     "large_error_share": ("1", "share of errors beyond a quarter turn"),
     "encoded_density": ("rad-1", "density that the code is optimal for"),
     "accuracy": ("1", "share of right answers of the second task"),

@@ -1,24 +1,14 @@
 """Face images from a named source, and their splits by person, which rotate over folds."""
 
-<<<<<<< HEAD
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cached_property
-=======
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
->>>>>>> nb-loss
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
 from .. import checks, store
-=======
-from .. import checks
-from ..store import digest
->>>>>>> nb-loss
 
 PARTS = {"train": 0.7, "test": 0.3}
 Parts = Mapping[str, tuple[NDArray[np.int64], ...]]
@@ -99,7 +89,7 @@ class Faces:
     def with_splits(self, parts: Mapping[str, Sequence[NDArray[np.int64]]]) -> "Faces":
         """Return the same faces with other splits: name → the indices of its faces in each fold."""
         parts = {name: tuple(folds) for name, folds in parts.items()}
-        return replace(self, parts=parts, digest=digest([self.digest, parts]))
+        return replace(self, parts=parts)
 
     def some(self, indices: NDArray[np.int64]) -> "Faces":
         """Return the images (float32), and their noise, of some faces, without what else is known of them."""
