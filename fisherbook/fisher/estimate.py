@@ -278,7 +278,7 @@ def estimate(
         wanted = {"responses", "delta"} if "pair" in needs else {"responses"}
         _check_given(names, given, wanted, {"delta"})
         if "pooled" in entries:
-            raise ValueError("pooled needs other trials at every angle, but an activity has the same faces at all")
+            raise ValueError("'pooled' needs other trials at every angle, but an activity has the same faces at all")
         source, led = activity, True
     else:
         kind = _kind(names, needs)
