@@ -132,6 +132,8 @@ def measure(
     'rad-2'
     """
     began = time.monotonic()
+    if isinstance(parts, Mapping):
+        parts = {name: np.asarray(chosen) for name, chosen in parts.items()}
     what = _What(
         circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), parts, tuple(lags), directions,
         delta, pairs, seed,

@@ -111,6 +111,12 @@ def _pooled(
 
 
 def _pooled_table(responses: Tensor, angles: Tensor, groups: NDArray | None = None) -> kernels.Estimate:
+    """Estimate by `pooled` for equally many trials at every angle.
+
+    Notes
+    -----
+    The trials (replicate, angle, trial, unit) are laid out one after the other; see `pooled`.
+    """
     return _pooled(responses.flatten(1, 2), angles.repeat_interleave(responses.shape[-2]), angles, groups)
 
 

@@ -82,14 +82,16 @@ def tangent(
 
     Notes
     -----
-    S is the sample covariance of r, k corrects its inverse (see the module `covariance`), and V is the
-    covariance of the mean derivative, summed by person, so that it holds for any correlation within a person.
+    Equation (12). S is the sample covariance of r, k corrects its inverse (equation (9)), and V is the
+    covariance of the mean derivative, summed by person, so that it holds for any correlation within a person
+    (equation (11)).
     The standard error is the larger of two. One is the delta method's, from the influence of each person on
-    the estimate, right for any tails to first order. The other is the variance for normal responses, 2 I^2 /
+    the estimate, right for any tails to first order (equations (15) and (17)). The other is the variance for
+    normal responses, 2 I^2 /
     (nu - N - 3) + 4 k^2 w'Vw - 2 k^2 tr((S^-1 V)^2) with w = S^-1 d, right at any N / T; the last term, which
-    would be added if w were exact, is what the noise of w already adds twice.
+    would be added if w were exact, is what the noise of w already adds twice (equations (18) and (19)).
     Limits: if responses and derivatives are correlated, d - E d = B (r - mu) + noise, a bias of
-    (tr(B^2) + tr(B)^2) / (n T) remains.
+    (tr(B^2) + tr(B)^2) / (n T) remains (equation (13)).
 
     References
     ----------
@@ -299,7 +301,7 @@ def gaussian(responses: Tensor, tangents: Tensor, groups: ArrayLike | None = Non
     Notes
     -----
     With C = Cov(r, d), Sigma' = C + C^T. Regressing the derivatives on the responses, B = C^T S^-1 with
-    residual covariance R, gives J = tr(B^2) + tr(Sigma^-1 B Sigma B^T). The noise of B adds t / n to the
+    residual covariance R, gives J = tr(B^2) + tr(Sigma^-1 B Sigma B^T), equation (20). The noise of B adds t / n to the
     first and N t / n to the second term, t = tr(S^-1 R); with clusters these are sums over people of the
     regression's scores. What remains is the expectation of tr(S^-1 B S B^T) for a Wishart S, which mixes in
     tr(B^2) and tr(B)^2 at 1 / nu.
@@ -379,7 +381,7 @@ def direct(
     Notes
     -----
     S averages the covariances of the two sides, weighed by their degrees of freedom, V is that of the mean
-    difference. For pairs the components of S are half sums and half differences of the sides. V is made of the
+    difference. For pairs the components of S are half sums and half differences of the sides, equation (24). V is made of the
     differences, which are in S too: c = k / q, q being the share of their leave-one-out trace that the plain
     trace retains. If the sides are correlated by rho and normal, that is nu = 2 n / (1 + rho^2), k = (nu - N -
     1) / nu and c = 1 - (N + 1) rho (1 + rho) / (2 n) to first order. For independent trials it is the published

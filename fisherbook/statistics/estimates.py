@@ -208,7 +208,8 @@ def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | Arra
     whole = statistic(*arrays)
     if isinstance(whole, xr.DataArray) and whole.ndim:
         labels = next(a[over] for a in arrays if isinstance(a, xr.DataArray) and over in a.coords)
-        return count * whole - (count - 1) * xr.concat(left, labels, coords="minimal", compat="equals", join="exact")
+        without_one = xr.concat(left, labels, coords="minimal", compat="equals", join="exact")
+        return (count * whole - (count - 1) * without_one).transpose(over, ...)
     return count * np.asarray(whole) - (count - 1) * np.asarray(left)
 
 

@@ -33,7 +33,7 @@ def optimal_exponent(q: ArrayLike, s: float = 1.0) -> ArrayLike:
 
     Examples
     --------
-    >>> fb.power_law.exponent([0, 1, 2]).round(3).tolist()  # the logarithm, |error|, its square
+    >>> fb.power_law.optimal_exponent([0, 1, 2]).round(3).tolist()  # the logarithm, |error|, its square
     [1.0, 0.5, 0.333]
     """
     checks.number("s", s, above=0)

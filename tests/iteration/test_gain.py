@@ -109,13 +109,13 @@ def test_no_stationary_variance_without_gain_or_reversion():
 def test_pseudovalues_of_a_mean_are_the_values_and_their_spread_is_the_variance_of_a_function():
     rng = np.random.default_rng(5)
     values = rng.normal(size=7)
-    np.testing.assert_allclose(findings.jackknife(np.mean, values), values)
+    np.testing.assert_allclose(findings.jackknife_values(np.mean, values), values)
     many = rng.normal(2, 1, (400, 12))
-    found = np.array([findings.jackknife(lambda x: np.log(x.mean()), draw) for draw in many])
+    found = np.array([findings.jackknife_values(lambda x: np.log(x.mean()), draw) for draw in many])
     expected = np.log(many.mean(1)).std()
     assert np.sqrt((found.var(1, ddof=1) / 12).mean()) == pytest.approx(expected, rel=0.1)
 
 
 def test_arrays_of_different_networks_are_refused():
     with pytest.raises(ValueError, match="array 1 has 3, array 2 has 4"):
-        findings.jackknife(lambda a, b: 0, np.ones(3), np.ones(4))
+        findings.jackknife_values(lambda a, b: 0, np.ones(3), np.ones(4))

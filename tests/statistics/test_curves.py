@@ -20,7 +20,7 @@ def one_unit(n_faces, slope, seed=0):
     """r = slope-scaled angle plus a fixed deviation per face: information slope(θ)² / variance of the deviations."""
     noise = torch.randn(n_faces, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
-    def evaluate(at, tangents):
+    def evaluate(at, tangents, _block):
         gain = torch.from_numpy(slope(at))[None, :, None, None]
         return (noise[:, None] + 0 * gain), (gain + 0 * noise[:, None] if tangents else None)
 
