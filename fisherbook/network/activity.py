@@ -87,6 +87,22 @@ class Activity:
         key = self.key and digest([self.key, chosen])
         return replace(self, face=self.face[:, chosen], identity=identity, key=key, _evaluate=evaluate)
 
+    def held(self, memory: int) -> "Activity":
+        """Return the same activity, which keeps up to so many bytes of what it computes and computes that only once."""
+        kept: dict[bytes, tuple[Tensor, Tensor | None]] = {}
+
+        def evaluate(angles: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
+            key = angles.tobytes()
+            responses, along = kept.get(key, (None, None))
+            if responses is None or (tangents and along is None):
+                responses, along = self._evaluate(angles, tangents)
+                room = memory - sum(v.nbytes for both in kept.values() for v in both if v is not None)
+                if responses.nbytes * (1 + tangents) <= room:
+                    kept[key] = responses, along
+            return responses, along if tangents else None
+
+        return replace(self, _evaluate=evaluate)
+
     def projected(self, units: int, seed: int = 0) -> "Activity":
         """Return the activity on so many fixed random directions, the same for every replicate, stage and face.
 
