@@ -349,8 +349,10 @@ def _measure_stage(
     by_split = {}
     for split in what.splits:
         recorded = functools.partial(record, chosen, stimulus, what.angles, split, stage, memory=memory)
-        by_layer = {layer: _measure_layer(what, recorded(layer=layer).subset(shown), layer) for layer in what.layers}
-        by_split[split] = _along("layer", by_layer).assign(_behaviour(recorded().subset(shown)))
+        room = memory // (2 * len(what.layers) + 2)  # every estimator asks for the same activity
+        at = {layer: recorded(layer=layer).subset(shown).held(room) for layer in {*what.layers, "output"}}
+        by_layer = {layer: _measure_layer(what, at[layer], layer) for layer in what.layers}
+        by_split[split] = _along("layer", by_layer).assign(_behaviour(at["output"]))
         if task := _second_task(chosen):
             answers = recorded(layer="auxiliary").subset(shown)
             by_split[split]["accuracy"] = "replicate", _accuracy(answers, stimulus.faces, task)

@@ -381,8 +381,8 @@ def direct(
     Notes
     -----
     S averages the covariances of the two sides, weighed by their degrees of freedom, V is that of the mean
-    difference. For pairs the components of S are half sums and half differences of the sides, equation (24). V is made of the
-    differences, which are in S too: c = k / q, q being the share of their leave-one-out trace that the plain
+    difference. For pairs the components of S are half sums and half differences of the sides, equation (24). V is made
+    of the differences, which are in S too: c = k / q, q being the share of their leave-one-out trace that the plain
     trace retains. If the sides are correlated by rho and normal, that is nu = 2 n / (1 + rho^2), k = (nu - N -
     1) / nu and c = 1 - (N + 1) rho (1 + rho) / (2 n) to first order. For independent trials it is the published
     correction, which is far off for paired faces.

@@ -143,6 +143,22 @@ class Activity:
 
         return replace(self, key=self.key and digest([self.key, *made]), _evaluate=evaluate, _decode=None)
 
+    def held(self, memory: int) -> "Activity":
+        """Return the same activity, which keeps up to so many bytes of what it computes and computes that only once."""
+        kept: dict[tuple, tuple[Tensor, Tensor | None]] = {}
+
+        def evaluate(angles: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
+            key = angles.tobytes(), block.start, block.stop
+            responses, along = kept.get(key, (None, None))
+            if responses is None or (tangents and along is None):
+                responses, along = self._evaluate(angles, tangents, block)
+                room = memory - sum(v.nbytes for both in kept.values() for v in both if v is not None)
+                if responses.nbytes * (1 + tangents) <= room:
+                    kept[key] = responses, along
+            return responses, along if tangents else None
+
+        return replace(self, _evaluate=evaluate)
+
     def projected(self, units: int, seed: int = 0) -> "Activity":
         """Return the activity on so many fixed random directions, the same for every replicate, stage and face.
 

@@ -1,6 +1,7 @@
 import dataclasses
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,19 @@ def test_a_subset_is_the_same_faces_fewer(ensemble, stimulus):
     some = activity.subset([3, 5])
     assert torch.equal(some.responses(), activity.responses()[:, :, [3, 5]])
     assert some.identity.shape == (3, 2) and some.key != activity.key
+
+
+def test_held_activity_is_computed_once_within_its_memory_and_is_the_same(ensemble, stimulus):
+    plain, calls = fb.record(ensemble, stimulus, 6), []
+    counted = replace(plain, _evaluate=lambda *asked: calls.append(asked) or plain._evaluate(*asked))
+    for bytes_, expected in ((10**6, 2), (0, 4)):
+        held = counted.held(bytes_)
+        calls.clear()
+        assert torch.equal(held.responses(), plain.responses())
+        assert all(map(torch.equal, held.whole(), plain.whole()))
+        assert torch.equal(held.responses(), plain.responses())
+        assert torch.equal(held.decoded().whole()[1], plain.decoded().whole()[1])
+        assert len(calls) == expected
 
 
 def test_the_reported_angle_comes_with_its_derivative(ensemble, stimulus):
