@@ -90,7 +90,8 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     smooth in the angle, a correlation R common to all angles, an angle that jitters (differential correlations)
     and a gain. The mean is a Fourier series by generalised cross-validation, one order more than that has the
     least error; log D^2 another, by likelihood; R, c_1 and c_2 follow by expectation-maximisation from
-    independent units. The inverse of R has the inverse-Wishart correction, over all trials; c_1 and c_2 need
+    independent units; a fifth of a trial a unit of such noise is added, which keeps R from a collapse onto the
+    modes where trials are few. The inverse of R has the inverse-Wishart correction, over all trials; c_1 and c_2 need
     none. The noise of the mean's slope is taken off.
 
     Then the check. The optimal decoder's output at each trial is regressed on what else the signal's directions
