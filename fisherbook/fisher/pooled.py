@@ -98,7 +98,8 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     carry, with coefficients that change with the angle, and the variance of the rest, relative to what the
     model says, is a log-linear Fourier series; both are shrunk as the evidence of the trials asks. The
     information is divided by that variance. It depends on R, D, c_1 and c_2 only through the decoder then: what
-    they get wrong costs information (the estimate is too low), but never adds any.
+    they get wrong costs information: with many trials the estimate is then too low, and never too high. The same
+    trials make the model and check it; the Wishart correction makes up for that, as far as the model holds.
 
     The standard error has the Wishart term, that of the mean's slope (as in `tangent`), that of the check, and
     what the check had to move from angle to angle, which stands for what it cannot see.
