@@ -354,16 +354,17 @@ def estimators(size: Size) -> list[Row]:
         step = {"delta": 0.1} if fb.ESTIMATORS[name].needs == "pair" else {}
         return lambda: fb.estimate(activity, estimator=name, **step)
 
+    names = [name for name in fb.ESTIMATORS if name != "pooled"]  # which needs other trials at every angle
     # a pair estimator that would take seconds is extrapolated: it works angle by angle
     slow = {
         name
-        for name, entry in fb.ESTIMATORS.items()
-        if entry.needs == "pair" and seconds(call(name, part)) * angles / few > 3
+        for name in names
+        if fb.ESTIMATORS[name].needs == "pair" and seconds(call(name, part)) * angles / few > 3
     }
-    taken = medians(size.repeats, **{n: call(n, part if n in slow else whole) for n in fb.ESTIMATORS})
+    taken = medians(size.repeats, **{n: call(n, part if n in slow else whole) for n in names})
     note = f"{angles} angles x {faces} faces x 20 units, {faces // 2} people"
     rows = [Row("estimators", "tangent", taken["tangent"] * 1e3, "ms", "", note)]
-    for name in fb.ESTIMATORS:
+    for name in names:
         ratio = taken[name] / taken["tangent"] * (angles / few if name in slow else 1)
         extrapolated = f"from {few} angles" if name in slow else ""
         rows.append(Row("estimators", f"{name} over tangent", ratio, "x", "", extrapolated))
