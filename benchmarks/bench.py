@@ -357,9 +357,7 @@ def estimators(size: Size) -> list[Row]:
     names = [name for name in fb.ESTIMATORS if name != "pooled"]  # which needs other trials at every angle
     # a pair estimator that would take seconds is extrapolated: it works angle by angle
     slow = {
-        name
-        for name in names
-        if fb.ESTIMATORS[name].needs == "pair" and seconds(call(name, part)) * angles / few > 3
+        name for name in names if fb.ESTIMATORS[name].needs == "pair" and seconds(call(name, part)) * angles / few > 3
     }
     taken = medians(size.repeats, **{n: call(n, part if n in slow else whole) for n in names})
     note = f"{angles} angles x {faces} faces x 20 units, {faces // 2} people"

@@ -90,14 +90,16 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     smooth in the angle, a correlation R common to all angles, an angle that jitters (differential correlations)
     and a gain. The mean is a Fourier series by generalised cross-validation, one order more than that has the
     least error; log D^2 another, by likelihood; R, c_1 and c_2 follow by expectation-maximisation from
-    independent units. The inverse of R has the inverse-Wishart correction, over all trials; c_1 and c_2 need
+    independent units; a fifth of a trial a unit of such noise is added, which keeps R from a collapse onto the
+    modes where trials are few. The inverse of R has the inverse-Wishart correction, over all trials; c_1 and c_2 need
     none. The noise of the mean's slope is taken off.
 
     Then the check. The optimal decoder's output at each trial is regressed on what else the signal's directions
     carry, with coefficients that change with the angle, and the variance of the rest, relative to what the
     model says, is a log-linear Fourier series; both are shrunk as the evidence of the trials asks. The
     information is divided by that variance. It depends on R, D, c_1 and c_2 only through the decoder then: what
-    they get wrong costs information (the estimate is too low), but never adds any.
+    they get wrong costs information: with many trials the estimate is then too low, and never too high. The same
+    trials make the model and check it; the Wishart correction makes up for that, as far as the model holds.
 
     The standard error has the Wishart term, that of the mean's slope (as in `tangent`), that of the check, and
     what the check had to move from angle to angle, which stands for what it cannot see.
