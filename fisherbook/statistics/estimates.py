@@ -227,8 +227,8 @@ def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequen
 
     Returns
     -------
-    DataArray (*over, end)
-        ``end`` is ``low``, ``value`` and ``high``.
+    DataArray (..., end)
+        Leading with the dimensions of `over`; ``end`` is ``low``, ``value`` and ``high``.
     """
     labels = {d: next(a[d] for a in arrays if d in a.dims) for d in over}
     found = np.empty((*(len(values) for values in labels.values()), 3))

@@ -196,7 +196,7 @@ def decide(estimates: Mapping[Claim, Estimate], second: Mapping[Claim, Estimate]
 
 
 def tell(scale: Callable[[float], float] = float, **values: Any) -> None:
-    """Paste numbers into the text: each name can be had in a page's text as ``{glue:text}`name` ``.
+    """Paste numbers into the text, where the role ``glue:text`` shows each by its name.
 
     Parameters
     ----------
