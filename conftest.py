@@ -5,6 +5,9 @@ import pytest
 
 import fisherbook
 
+# They are loaded as what they are; collected for their examples, the two would be one module.
+collect_ignore = ["book/conftest.py", "tests/conftest.py"]
+
 
 @pytest.fixture(autouse=True)
 def store_folder(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def one_of(argument: str, value: str, allowed: Iterable[str]) -> str:
 
 def whole_number(argument: str, value: float, least: int = 1) -> int:
     """Return `value` as an int if it is a whole number of at least `least`, else raise a ValueError."""
-    if isinstance(value, bool) or int(value) != value or value < least:
+    if isinstance(value, bool | str) or value is None or int(value) != value or value < least:
         raise ValueError(f"{argument} must be a whole number of at least {least}, not {value!r}")
     return int(value)
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from . import angles as circle
 from . import checks, results
+from .checks import FewFaces
 from .fisher import log_fisher
 from .fisher.estimate import ESTIMATORS, estimate
 from .network.activity import Activity, as_bytes, record
@@ -132,6 +134,10 @@ def measure(
     'rad-2'
     """
     began = time.monotonic()
+    seed = checks.whole_number("seed", seed, 0)
+    estimators, splits, layers = (
+        (named,) if isinstance(named, str) else named for named in (estimators, splits, layers)
+    )
     if isinstance(parts, Mapping):
         parts = {name: np.asarray(chosen) for name, chosen in parts.items()}
     what = _What(
@@ -387,10 +393,16 @@ def _measure_layer(what: _What, activity: Activity, layer: str) -> xr.Dataset:
         estimates = estimate(activity, estimator=names, delta=what.delta).reindex(estimator=list(what.estimators))
         found = estimates.drop_vars(["n_faces", "large_error_share"], errors="ignore")
     sets, delta = what.sets(activity), what.delta if what.pairs else None
-    logarithm = log_fisher.log_fisher(activity, sets, delta, bias=False).log_fisher
-    found = found.assign(log_fisher=logarithm)
-    if what.lags:
-        found = found.assign(_roughness(log_fisher.increments(activity, what.lags, sets, delta)))
+    try:
+        found = found.assign(log_fisher=log_fisher.log_fisher(activity, sets, delta, bias=False).log_fisher)
+        if what.lags:
+            found = found.assign(_roughness(log_fisher.increments(activity, what.lags, sets, delta)))
+    except ValueError as refusal:  # estimators that need no covariance of these units are measured all the same
+        if not names:
+            raise
+        warnings.warn(f"there is no logarithm of the plug-in in {layer}: {refusal}", FewFaces, stacklevel=2)
+        over = {"part": list(sets), "replicate": activity.replicate, "angle": activity.angles}
+        found = found.assign(log_fisher=xr.DataArray(np.full([len(v) for v in over.values()], np.nan), over))
     return found.squeeze("part", drop=True) if what.parts is None else found
 
 

@@ -85,6 +85,7 @@ def stimulus():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:there is no logarithm of the plug-in")  # of 16 bins above 10 units
 @pytest.mark.parametrize("name", LIKELY)
 def test_a_likelihood_teaches_the_angle(name, stimulus, tmp_path):
     stage = fb.Stage("uniform", fb.uniform(), loss="likelihood", steps=400, batch=32)
