@@ -3,8 +3,8 @@
 All estimators correct the bias of S^-1 in the same way. S is a sum of squares of independent components:
 one per face if these are independent, else one per person (its mean) and one per face (its deviation from
 that mean), equation (5); sums and differences of the two sides for pairs, equation (24). Let z_i be component i,
-whitened by S. Then z_i' S_-i^-1 z_i = z_i^2 / (1 - h_i), with the leverage h_i of z_i and S_-i without it, has
-expectation tr(Sigma_i E S_-i^-1) whatever the distribution, equation (4). A last factor goes from all components
+whitened by S. Then ``z_i' S_-i^-1 z_i = z_i^2 / (1 - h_i)``, with the leverage h_i of z_i and ``S_-i`` without it, has
+expectation ``tr(Sigma_i E S_-i^-1)`` whatever the distribution, equation (4). A last factor goes from all components
 but one to all, equation (10). What differs between directions of activity (some units tell people apart, others do
 not) enters through the variance of each kind of component along w = S^-1 mu', projections being on the w of all
 other components; the factor k that takes the form along w to its population value is equation (9). For
