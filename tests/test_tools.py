@@ -33,4 +33,4 @@ def test_a_part_of_the_benchmark_runs_at_its_smallest(part, tmp_path):
                 "--json", str(tmp_path / "rows.json"))  # fmt: skip
     assert shown.startswith(part)
     rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
-    assert all(row["part"] == part and (row["value"] > 0 or row["what"] == "disturbed") for row in rows)
+    assert rows and all(row["part"] == part and abs(row["value"]) < float("inf") for row in rows)
