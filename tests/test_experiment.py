@@ -271,3 +271,23 @@ def test_only_the_stages_asked_for_are_measured_and_as_ever(stimulus, store):
         xr.testing.assert_equal(some[name], every[name].sel(stage=["initial", "focused"]))
     with pytest.raises(ValueError, match="after must be one of initial, uniform, focused, not 'late'"):
         measure(stimulus, store, after=["late"])
+
+
+@pytest.mark.parametrize("seed", [None, "a", 1.5, -1])
+def test_a_seed_that_is_no_whole_number_is_refused_before_anything_is_trained(stimulus, store, seed):
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 0"):
+        measure(stimulus, store, seed=seed)
+
+
+def test_a_single_name_is_that_name_and_not_its_letters(stimulus, store):
+    one = measure(stimulus, store, estimators="tangent", splits="test", layers="output")
+    several = measure(stimulus, store, estimators=["tangent"], splits=["test"], layers=["output"])
+    assert one.fisher_information.equals(several.fisher_information)
+
+
+@pytest.mark.filterwarnings("always:there is no logarithm")
+def test_a_plug_in_that_cannot_be_had_is_missing_and_said(stimulus, store):
+    network = fb.Network(hidden=(12, 6), readout="bins")  # 16 bins above 6 units: no covariance has an inverse
+    with pytest.warns(fb.FewFaces, match="no logarithm of the plug-in in output"):
+        found = measure(stimulus, store, network, estimators=["decoded"], splits=["test"])
+    assert found.log_fisher.isnull().all() and found.fisher_information.notnull().any()
