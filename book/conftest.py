@@ -6,7 +6,7 @@ any other one measures.
 Training is chaotic: a difference in the last digit, such as another processor makes,
 grows until the networks are others, as if drawn anew. A claim near its margin may
 then be decided on one machine and not on another; never must one say
-`reproduced` where another says `not reproduced`.
+`holds` where another says `does not hold`.
 """
 
 import shutil
@@ -62,6 +62,6 @@ def _agreed(found: str, committed: str) -> str:
     for new, old in zip_longest(found.splitlines(), committed.splitlines(), fillvalue=""):
         claim, _, verdict = new.rpartition(": ")
         before, _, expected = old.rpartition(": ")
-        open_ = claim == before and "inconclusive" in (verdict, expected)
+        open_ = claim == before and "not settled" in (verdict, expected)
         lines.append(old if open_ else new)
     return "".join(f"{line}\n" for line in lines if line)

@@ -38,7 +38,7 @@ COLORS: dict[str, str] = {
     "hidden1": _SKY, "hidden2": _GREEN, "output": _BLUE,
     "frozen": _SKY, "finetuned": _RED, "small": _BLACK,
 }  # fmt: skip
-VERDICTS = {"reproduced": _GREEN, "not reproduced": _RED, "inconclusive": _GREY}
+VERDICTS = {"holds": _GREEN, "does not hold": _RED, "not settled": _GREY}
 _TEXT = "#707680"  # readable on the light and on the dark page
 _THEME = {
     "figure": {

@@ -184,7 +184,7 @@ def test_checked_cells_print_nothing_but_verdicts(notebook):
         for output in cell.outputs:
             assert output.output_type == "stream"
             for line in output.text.splitlines():
-                assert re.fullmatch(r".+: (reproduced|not reproduced|inconclusive)", line)
+                assert re.fullmatch(r".+: (holds|does not hold|not settled)", line)
 
 
 def test_a_notebook_with_findings_has_one_checked_cell_and_its_verdicts(notebook):

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from .. import checks, results, store
 from ..stimulus.sources import traces
-from .outcomes import OUTCOME, Outcome, findings_of, tidy
+from .outcomes import OUTCOME, Outcome, answers_of, findings_of, tidy
 from .profiles import Values, choose, find_root, located, parameters, profile_values, read, read_yaml
 from .site import build_site, copy_book, page
 
@@ -84,6 +84,8 @@ def build(profile: str = "quick", root: Path | None = None, fresh: bool = False)
         _execute(root, executed, copy, profile, last, after=runs)
         rows = [row for name in values for row in findings_of(copy / f"{name}.ipynb")]
         (copy / "findings.json").write_text(json.dumps(rows))
+        answers = [answer for name in values for answer in answers_of(copy / f"{name}.ipynb")]
+        (copy / "answers.json").write_text(json.dumps(answers))
         return build_site(root, copy, root, "-W", "-n", "--keep-going") / "index.html"
 
 

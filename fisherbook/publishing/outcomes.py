@@ -12,8 +12,8 @@ from typing import Any
 import nbformat
 
 from .. import results
+from ..statistics.texts import VERDICTS
 from .profiles import find_root, read
-from .sphinx.glance import VERDICTS
 
 _CHECKED = "# NBVAL_CHECK_OUTPUT\n"
 OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
@@ -78,8 +78,8 @@ def inert(text: str) -> str:
 def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[str]:
     """Fold what is not for readers in an executed notebook, and say what made the page.
 
-    At its end the page offers the datasets in the folder `kept`. What was damaged in the store, and computed anew, is
-    no matter of the page: it is returned.
+    Its title becomes its answer, where that is settled. At its end the page offers the datasets in the folder `kept`.
+    What was damaged in the store, and computed anew, is no matter of the page: it is returned.
     """
     notebook, damaged = read(path), []
     for cell in notebook.cells:
@@ -98,6 +98,8 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[
                 output.text = _DAMAGE.sub("", output.text)
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
+    if heading := next((told["title"] for told in _glued(notebook, "answered")), ""):
+        notebook.cells[0].source = re.sub(r"\A# .*", lambda _: f"# {heading}", notebook.cells[0].source)
     told = inert(", ".join(f"{name} = {value}" for name, value in used.items()))
     made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
@@ -110,7 +112,17 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[
 
 def findings_of(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows that `findings.glue_findings` left in an executed notebook, and their page."""
-    for output in (output for cell in read(path).cells for output in cell.get("outputs", [])):
-        if output.get("metadata", {}).get("scrapbook", {}).get("name") == "findings":
+    for rows in _glued(read(path), "findings"):
+        yield from (row | {"page": path.name} for row in rows)
+
+
+def answers_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what `findings.answer` left in an executed notebook, and its page."""
+    return (told | {"page": path.name} for told in _glued(read(path), "answered"))
+
+
+def _glued(notebook: nbformat.NotebookNode, name: str) -> Iterator[Any]:
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if output.get("metadata", {}).get("scrapbook", {}).get("name") == name:
             (text,) = output.data.values()  # what is glued is shown as Python would show it: a quoted string
-            yield from (row | {"page": path.name} for row in json.loads(ast.literal_eval(text)))
+            yield json.loads(ast.literal_eval(text))

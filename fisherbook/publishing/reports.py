@@ -37,8 +37,8 @@ figures.show(figures.estimates(table), {caption!r}, table, "estimates")
 shown = table.pivot(index="claim", columns="run", values="found").style.format(escape="html")
 shown.format_index(escape="html", axis="index").format_index(escape="html", axis="columns")"""
 _CAPTION = (
-    "Each claim's estimate with its 95 % interval, run by run. Dashed: the threshold that decides. Green: reproduced; "
-    "red: not reproduced; grey: inconclusive."
+    "Each claim's estimate with its 95 % interval, run by run. Dashed: the threshold that decides. Green: holds; "
+    "red: does not hold; grey: not settled."
 )
 
 

@@ -2,19 +2,19 @@
 
 A `Claim` names one statistic, what is expected of it and a margin, and is written down before there is a
 result. An `Estimate` carries a standard error and degrees of freedom, so that it has an interval at any
-level. `judge` joins the two: with a claim's threshold in the interval, the finding is inconclusive.
+level. `judge` joins the two: with a claim's threshold in the interval, the finding is not settled.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
-import xarray as xr
 from pandas.io.formats.style import Styler
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 
 from .. import checks
 from .estimates import (
@@ -27,13 +27,18 @@ from .estimates import (
     over_replicates_and_people,
     pseudovalues,
 )
+from .texts import answer, interval, numbers, tell
 
 __all__ = [
-    "Claim", "Estimate", "Finding", "agreement", "announce", "decide", "each", "glue_findings", "jackknife",
-    "jackknife_values", "judge", "over_replicates", "over_replicates_and_people", "pseudovalues", "table", "tell",
+    "Claim", "Estimate", "Finding", "agreement", "announce", "answer", "decide", "each", "glue_findings", "jackknife",
+    "jackknife_values", "judge", "numbers", "over_replicates", "over_replicates_and_people", "pseudovalues", "table",
+    "tell",
 ]  # fmt: skip
 
-LEAST = {"replicates": 4, "people": 5}  # with fewer, a finding is inconclusive whatever its interval
+LEAST = {"replicates": 4, "people": 5}  # with fewer, a finding is not settled whatever its interval
+RELATIONS = ("confirmed", "corrected", "contradicted")  # of a claim to what the earlier work saw
+KINDS = ("prediction", "theory", "tool")  # what a claim is about that the earlier work never made
+MOST = 10_000  # replicates; a claim that more would be needed for is one that replicates don't settle
 _UNITS = {"1": "", "rad": " rad", "rad-1": " rad⁻¹", "rad-2": " rad⁻²"}
 
 
@@ -56,6 +61,12 @@ class Claim:
         all that is shown are ratios.
     units : str
         Of the statistic, in ASCII: ``"1"``, ``"rad"``, ``"rad-1"`` or ``"rad-2"``.
+    null : float, optional
+        The statistic's value where there is no effect: 0 unless given, 1 for a ratio.
+    relation : tuple of two str, or str
+        What it says of the earlier work's observation if it holds, and if it does not: each ``"confirmed"``,
+        ``"corrected"`` or ``"contradicted"``. Where the earlier work made none, what the claim is about: a
+        ``"prediction"`` of ours, a ``"theory"`` or a ``"tool"``.
 
     Examples
     --------
@@ -72,10 +83,18 @@ class Claim:
     target: float | None = None
     ratio: bool = False
     units: str = "1"
+    null: float | None = None
+    relation: tuple[str, str] | str = "prediction"
 
     def __post_init__(self) -> None:
         checks.one_of("direction", self.direction, ("above", "below", "similar"))
         checks.one_of("units", self.units, _UNITS)
+        if isinstance(self.relation, str):
+            checks.one_of("relation", self.relation, KINDS)
+        elif len(self.relation) != 2 or not set(self.relation) <= set(RELATIONS):
+            raise ValueError(f"relation must be two of {', '.join(RELATIONS)}, not {self.relation!r}")
+        if self.null is None:
+            object.__setattr__(self, "null", float(self.ratio))
         similar = self.direction == "similar"
         least = 1 if similar and self.ratio else 0 if similar or self.ratio else None
         checks.number("margin", self.margin, above=least)
@@ -106,18 +125,58 @@ class Finding:
 
     claim: Claim
     estimate: Estimate
-    verdict: Literal["reproduced", "not reproduced", "inconclusive"]
+    verdict: Literal["holds", "does not hold", "not settled"]
     level: float
 
     def __str__(self) -> str:
         return f"{self.claim.sentence}: {self.verdict}"
 
     @property
-    def reason(self) -> str:
-        """Why a finding is inconclusive; empty for any other."""
-        if self.verdict != "inconclusive":
+    def relation(self) -> str:
+        """What it says of the earlier work's observation; empty where that made none."""
+        if isinstance(self.claim.relation, str):
             return ""
-        return _too_few(self.estimate) or f"its {100 * self.level:.4g} % interval contains a threshold"
+        return {"holds": self.claim.relation[0], "does not hold": self.claim.relation[1]}.get(
+            self.verdict, "not settled"
+        )
+
+    @property
+    def certain(self) -> bool:
+        """Whether the 95 % interval excludes that there is no effect."""
+        low, high = self.estimate.interval()
+        null = math.log(self.claim.null) if self.claim.ratio else self.claim.null
+        return not _too_few(self.estimate) and not low <= null <= high
+
+    @property
+    def settles(self) -> int | None:
+        """How many replicates in all would settle it, if the estimate is true; None if none would, or it is settled."""
+        if self.verdict != "not settled":
+            return None
+        distance = min(abs(self.estimate.value - edge) for edge in _region(self.claim))
+        count, spread = self.estimate.replicates, self.estimate.standard_error * math.sqrt(self.estimate.replicates)
+        if math.isinf(spread):
+            return None
+        for more in itertools.takewhile(MOST.__gt__, map(round, _growing(max(count, LEAST["replicates"])))):
+            dof = self.estimate.dof * (more - 1) / max(count - 1, 1)
+            if stdtrit(dof, (1 + self.level) / 2) * spread / math.sqrt(more) < distance:
+                return more
+        return None
+
+    @property
+    def reason(self) -> str:
+        """Why a finding is not settled, what of it is certain, and what would settle it; empty for any other."""
+        if self.verdict != "not settled":
+            return ""
+        few = _too_few(self.estimate)
+        said = [few or f"its {100 * self.level:.4g} % interval contains a threshold"]
+        said += ["direction certain, size against the margin not settled"] * self.certain
+        if not few:
+            people = " and as many more people" if self.estimate.people else ""
+            number = (
+                f"about {self.settles} {self.estimate.of}{people}" if self.settles else f"no {MOST} {self.estimate.of}"
+            )
+            said.append(f"{number} would settle it")
+        return "; ".join(said)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -125,18 +184,18 @@ class Finding:
         shown = (self.estimate.value, *self.estimate.interval())
         shown = [math.exp(x) for x in shown] if self.claim.ratio else list(shown)
         people = f", {self.estimate.people} people" if self.estimate.people else ""
-        row = {"shown": shown, "number": _number(*shown) + _UNITS[self.claim.units], "rule": self.claim.rule}
+        row = {"shown": shown, "number": interval(*shown) + _UNITS[self.claim.units], "rule": self.claim.rule}
         row |= {"thresholds": self.claim.thresholds, "over": f"{self.estimate.replicates} {self.estimate.of}{people}"}
-        row |= {"verdict": self.verdict, "reason": self.reason}
+        row |= {"verdict": self.verdict, "reason": self.reason, "relation": self.relation or str(self.claim.relation)}
         return asdict(self.claim) | asdict(self.estimate) | row
 
 
 def judge(results: Mapping[Claim, Estimate], level: float = 0.95) -> list[Finding]:
     """Decide all primary claims of a notebook.
 
-    A claim is reproduced if its whole interval agrees with it, not reproduced if its whole interval
-    disagrees, and inconclusive if a threshold lies in the interval, or with fewer than 4 replicates, or fewer
-    than 5 people where the interval spans people.
+    A claim holds if its whole interval agrees with it, does not hold if its whole interval disagrees, and is
+    not settled if a threshold lies in the interval, or with fewer than 4 replicates, or fewer than 5 people
+    where the interval spans people.
 
     Parameters
     ----------
@@ -155,14 +214,14 @@ def judge(results: Mapping[Claim, Estimate], level: float = 0.95) -> list[Findin
     Several claims are decided by Holm's step-down rule. The distance of a statistic from its nearest
     threshold, in standard errors, gives the level at which its interval just reaches it, 1 - p. In ascending
     order of p, the first of m claims must decide with its interval of level 1 - alpha/m, the next with that
-    of 1 - alpha/(m - 1), and so on; after the first that does not, all are inconclusive.
+    of 1 - alpha/(m - 1), and so on; after the first that does not, all are not settled.
 
     Examples
     --------
     >>> claim = fb.findings.Claim("the loss matters", "above", margin=0.1)
     >>> estimate = fb.findings.over_replicates([0.52, 0.61, 0.49, 0.55])
     >>> fb.findings.judge({claim: estimate})[0].verdict
-    'reproduced'
+    'holds'
     """
     checks.number("level", level, above=0, below=1)
     odds = {claim: _p_value(claim, estimate) for claim, estimate in results.items()}
@@ -172,13 +231,13 @@ def judge(results: Mapping[Claim, Estimate], level: float = 0.95) -> list[Findin
             allowed = (1 - level) / (len(results) - rank)
             deciding = odds[claim] < allowed
         low, high = _region(claim)
-        verdict = "reproduced" if low < results[claim].value < high else "not reproduced"
-        findings[claim] = Finding(claim, results[claim], verdict if deciding else "inconclusive", 1 - allowed)
+        verdict = "holds" if low < results[claim].value < high else "does not hold"
+        findings[claim] = Finding(claim, results[claim], verdict if deciding else "not settled", 1 - allowed)
     return [findings[claim] for claim in results]
 
 
-def decide(estimates: Mapping[Claim, Estimate], second: Mapping[Claim, Estimate] | None = None) -> None:
-    """Decide all primary claims of a notebook (`judge`), show the verdicts, and leave them to the book.
+def decide(estimates: Mapping[Claim, Estimate], second: Mapping[Claim, Estimate] | None = None) -> list[Finding]:
+    """Decide all primary claims of a notebook (`judge`), show the verdicts, leave them to the book, and return them.
 
     Parameters
     ----------
@@ -190,54 +249,10 @@ def decide(estimates: Mapping[Claim, Estimate], second: Mapping[Claim, Estimate]
     from IPython.display import display
 
     found = judge(estimates)
-    glue_findings(found)
+    glue_findings(found, second)
     display(table(found, second))
     print(*found, sep="\n")
-
-
-def tell(scale: Callable[[float], float] = float, **values: Any) -> None:
-    """Paste numbers into the text, where the role ``glue:text`` shows each by its name.
-
-    Parameters
-    ----------
-    scale : callable
-        Applied to values and to the ends of intervals, such as ``np.exp``.
-    **values : Estimate, DataArray, mapping, number or text
-        An estimate is told with its 95 % interval, and so is an array over replicates. An array with other dimensions
-        is told value by value, under names that go on with the coordinates: ``inside_test``. So is a mapping.
-    """
-    from myst_nb import glue
-
-    for name, value in _told(values):
-        if isinstance(value, Estimate | xr.DataArray):
-            ends = (value.value, *value.interval()) if isinstance(value, Estimate) else value.values[[1, 0, 2]]
-            value = _number(*map(scale, ends))
-        elif not isinstance(value, str):
-            value = _plain(scale(value))
-        glue(name, value, display=False)
-
-
-def _told(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _told({f"{name}_{key}": one for key, one in value.items()})
-        elif isinstance(value, xr.DataArray) and (rest := [d for d in value.dims if d not in ("replicate", "end")]):
-            each = {f"{name}_{_word(key)}": value.sel({rest[0]: key}) for key in value[rest[0]].values}
-            yield from _told(each)
-        elif isinstance(value, xr.DataArray) and value.ndim:
-            yield name, value if "end" in value.dims else over_replicates(value.values)
-        else:
-            yield name, value if isinstance(value, str | Estimate) else float(value)
-
-
-def _word(key: Any) -> str:
-    return f"{key:g}" if isinstance(key, float) else str(key)
-
-
-def _plain(value: float) -> str:
-    """Write a number to two digits, a large one without decimals."""
-    whole = value == round(value) or abs(value) >= 100
-    return f"{value:.0f}" if math.isfinite(value) and whole else f"{value:#.2g}".rstrip(".")
+    return found
 
 
 def announce(*claims: Claim) -> Styler:
@@ -248,18 +263,23 @@ def announce(*claims: Claim) -> Styler:
 
 def table(findings: Iterable[Finding], second: Mapping[Claim, Estimate] | None = None) -> Styler:
     """Return findings as the verdict table of a notebook; its ``data`` attribute is the data frame shown."""
-    findings = list(findings)
-    names = {"sentence": "claim", "number": "estimate [95 %]", "rule": "claimed", "over": "over"}
-    rows = [finding.row for finding in findings]
-    frame = pd.DataFrame(rows)[list(names)].rename(columns=names)
-    if second:
-        others = (
-            replace(finding, estimate=second[finding.claim]) if finding.claim in second else None
-            for finding in findings
-        )
-        frame["second estimator"] = [other.row["number"] if other else "" for other in others]
+    rows = _rows(findings, second)
+    names = {"sentence": "claim", "number": "estimate [95 %]", "second": "second estimator", "rule": "claimed"}
+    frame = pd.DataFrame(rows)[[*names, "over"]].rename(columns=names)
     frame["verdict"] = [": ".join(filter(None, (row["verdict"], row["reason"]))) for row in rows]
+    frame["earlier work"] = [
+        row["relation"] if row["relation"] not in KINDS else f"our {row['relation']}" for row in rows
+    ]
     return _styled(frame, "findings")
+
+
+def _rows(findings: Iterable[Finding], second: Mapping[Claim, Estimate] | None) -> list[dict[str, Any]]:
+    """The findings' rows, each with the number by the second estimator."""
+    rows = []
+    for finding in findings:
+        other = (second or {}).get(finding.claim)
+        rows.append(finding.row | {"second": replace(finding, estimate=other).row["number"] if other else "–"})
+    return rows
 
 
 def _styled(frame: pd.DataFrame, name: str) -> Styler:
@@ -267,21 +287,18 @@ def _styled(frame: pd.DataFrame, name: str) -> Styler:
     return style.set_table_attributes(f'class="dataframe fb-{name}"')
 
 
-def glue_findings(findings: Iterable[Finding]) -> None:
+def glue_findings(findings: Iterable[Finding], second: Mapping[Claim, Estimate] | None = None) -> None:
     """Put findings into the notebook's output, unseen, for the table on the book's first page."""
     from myst_nb import glue
 
-    glue("findings", json.dumps([finding.row for finding in findings]), display=False)
+    glue("findings", json.dumps(_rows(findings, second)), display=False)
 
 
-def _number(value: float, low: float, high: float) -> str:
-    """Write an estimate and its interval to two digits of the half-width, at most four or five in all."""
-    if not math.isfinite(high - low):
-        return f"{value:.3g} (no interval)"
-    most = max(abs(low), abs(high))
-    digits = 1 - math.floor(math.log10(max((high - low) / 2, most / 1e3))) if most else 1
-    form = f".{max(digits, 0)}f" if digits < 6 else ".3g"
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]".replace("-", "−")
+def _growing(count: float) -> Iterator[float]:
+    """That many, and on in steps of a tenth or one."""
+    while True:
+        yield count
+        count += max(1.0, count // 10)
 
 
 def _region(claim: Claim) -> tuple[float, float]:

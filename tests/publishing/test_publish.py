@@ -51,7 +51,7 @@ def test_site_shows_the_finding_with_its_interval_its_verdict_and_a_link_to_its_
     page = (built / "intro.html").read_text()
     assert '<a class="reference internal" href="first.html">' in page
     assert "4.00 [3.78, 4.22]" in page
-    assert '<span class="fb-verdict fb-reproduced">reproduced</span>' in page
+    assert '<span class="fb-verdict fb-holds">holds</span>' in page
 
 
 def test_a_page_says_which_profile_and_parameters_made_it(built):
@@ -398,10 +398,22 @@ def test_a_failed_execution_leaves_no_record_of_an_earlier_one(root, no_site):
 def test_the_list_of_findings_survives_markup_in_claims_and_statistics_without_interval():
     row = {"sentence": "F > 1 grows with |x|", "page": "x.ipynb", "shown": [1.0, float("-inf"), float("inf")]}
     row |= {"thresholds": [0.5], "direction": "above", "number": "1 (no interval)", "rule": "> 0.5"}
-    found = glance.block([row | {"verdict": "inconclusive"}] * 3, "[X](x.ipynb)")
+    row |= {"null": 0.0, "ratio": False, "relation": "not settled"}
+    found = glance.block([row | {"verdict": "not settled"}] * 3, "[X](x.ipynb)")
     assert found.count("<p>F &gt; 1 grows with |x|</p>") == 3
     assert found.count("claimed: &gt; 0.5") == 3
-    assert '2 more claims: <span class="fb-verdict fb-inconclusive">2 inconclusive</span>' in found
+    assert '3 claims: <span class="fb-verdict fb-not-settled">3 not settled</span>' in found
+
+
+def test_the_six_observations_are_told_in_their_order_with_what_each_page_finds():
+    answers = [
+        {"observation": n, "saw": f"saw {n}", "find": f"find {page}", "relation": "corrected", "page": f"{page}.ipynb"}
+        for n, page in ((4, "b"), (None, "c"), (1, "a"), (4, "d"))
+    ]
+    found = glance.observations(answers, {f"{page}.ipynb": page.upper() for page in "abcd"})
+    assert found.count('class="fb-observation"') == 2 and "find c" not in found
+    assert found.index("saw 1") < found.index("find a [A](a.ipynb)") < found.index("saw 4") < found.index("find d")
+    assert '<span class="fb-relation fb-corrected">corrected</span> find b' in found
 
 
 def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_path):

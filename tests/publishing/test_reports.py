@@ -38,7 +38,7 @@ def test_a_run_is_told_with_what_differs_from_the_book(root, no_site, runs):
     execute.build(root=root)
     assert reports.rerun("first", ["replicates=2"], root=root).splitlines()[1:] == [
         "replicates = 2 (quick: 4)",
-        "Replicates are many: inconclusive, 2.00 [1.78, 2.22] (quick: reproduced, 4.00 [3.78, 4.22])",
+        "Replicates are many: not settled, 2.00 [1.78, 2.22] (quick: holds, 4.00 [3.78, 4.22])",
     ]
 
 
@@ -46,8 +46,8 @@ def test_two_runs_are_laid_side_by_side(root, runs, monkeypatch):
     monkeypatch.chdir(root)
     page = reports.compare(*(str(run.relative_to(root)) for run in runs))
     shown = re.sub("<[^>]+>", "", page.read_text())  # a verdict is drawn as a chip
-    assert "inconclusive: 2.00 [1.78, 2.22]" in shown
-    assert "reproduced: 7.00 [6.78, 7.22]" in shown
+    assert "not settled: 2.00 [1.78, 2.22]" in shown
+    assert "holds: 7.00 [6.78, 7.22]" in shown
     assert "replicates: A 2, B 7" in shown
 
 
@@ -65,7 +65,7 @@ def test_a_table_of_runs_has_a_row_for_each_claim(root, runs):
     table = reports.table([str(run) for run in runs], ["few", "many"])
     assert table.run.tolist() == ["few", "many"]
     assert table.estimate.tolist() == [2, 7]
-    assert table.verdict.tolist() == ["inconclusive", "reproduced"]
+    assert table.verdict.tolist() == ["not settled", "holds"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> {x} {{
 
 def test_what_a_foreign_record_says_is_shown_and_never_runs(root, tmp_path):
     row = {"sentence": HOSTILE, "number": HOSTILE, "shown": [1.0, 0.5, 1.5], "thresholds": [0.7], "value": 1.0}
-    record = {"notebook": "first", "parameters": {HOSTILE: HOSTILE}, "findings": [row | {"verdict": "inconclusive"}]}
+    record = {"notebook": "first", "parameters": {HOSTILE: HOSTILE}, "findings": [row | {"verdict": "not settled"}]}
     for n in "ab":
         folder = tmp_path / n / "results" / "first"
         folder.mkdir(parents=True)

@@ -1,7 +1,7 @@
 """What a notebook finds stays: no verdict turns into its opposite, no interval leaves the one that is expected.
 
 A verdict that is no longer, or not yet, decided contradicts none: within half an interval of its threshold a
-statistic is inconclusive (`findings.judge`), so that a verdict turns round only when its statistic moves by a whole
+statistic is not settled (`findings.judge`), so that a verdict turns round only when its statistic moves by a whole
 interval.
 """
 
@@ -33,12 +33,12 @@ LEVEL = 0.99
 
 
 CASES = [  # what was committed, what is found, and whether that fails
-    ("it is rough: reproduced", "it is rough: reproduced", False),
-    ("it is rough: reproduced", "it is rough: inconclusive", False),
-    ("it is rough: inconclusive", "it is rough: not reproduced", False),
-    ("it is rough: reproduced", "it is rough: not reproduced", True),
-    ("it is rough: inconclusive", "it is smooth: inconclusive", True),
-    ("it is rough: inconclusive", "it is rough: inconclusive\nand smooth: inconclusive", True),
+    ("it is rough: holds", "it is rough: holds", False),
+    ("it is rough: holds", "it is rough: not settled", False),
+    ("it is rough: not settled", "it is rough: does not hold", False),
+    ("it is rough: holds", "it is rough: does not hold", True),
+    ("it is rough: not settled", "it is smooth: not settled", True),
+    ("it is rough: not settled", "it is rough: not settled\nand smooth: not settled", True),
 ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fisherbook.statistics import findings
+from fisherbook.statistics import findings, texts
 from fisherbook.statistics.estimates import Estimate
 from fisherbook.statistics.findings import Claim, judge
 
@@ -25,66 +25,66 @@ RATIO = Claim("the same within 1.5", "similar", 1.5, ratio=True)
 @pytest.mark.parametrize(
     ("claim", "value", "expected"),
     [
-        (ABOVE, 0.55, "reproduced"),
-        (ABOVE, 0.51, "inconclusive"),
-        (ABOVE, 0.45, "not reproduced"),
-        (BELOW, 0.45, "reproduced"),
-        (BELOW, 0.49, "inconclusive"),
-        (BELOW, 0.55, "not reproduced"),
-        (SIMILAR, 1.05, "reproduced"),
-        (SIMILAR, 1.09, "inconclusive"),
-        (SIMILAR, 0.85, "not reproduced"),
-        (RATIO, np.log(1.4), "reproduced"),
-        (RATIO, np.log(1.49), "inconclusive"),
-        (RATIO, np.log(0.6), "not reproduced"),
+        (ABOVE, 0.55, "holds"),
+        (ABOVE, 0.51, "not settled"),
+        (ABOVE, 0.45, "does not hold"),
+        (BELOW, 0.45, "holds"),
+        (BELOW, 0.49, "not settled"),
+        (BELOW, 0.55, "does not hold"),
+        (SIMILAR, 1.05, "holds"),
+        (SIMILAR, 1.09, "not settled"),
+        (SIMILAR, 0.85, "does not hold"),
+        (RATIO, np.log(1.4), "holds"),
+        (RATIO, np.log(1.49), "not settled"),
+        (RATIO, np.log(0.6), "does not hold"),
     ],
 )
 def test_the_verdict_is_the_side_on_which_the_whole_interval_lies(claim, value, expected):
     assert verdict(claim, value, standard_error=0.02) == expected
 
 
-def test_an_interval_that_covers_the_whole_region_of_similarity_is_inconclusive():
-    assert verdict(SIMILAR, 1.0, standard_error=1.0) == "inconclusive"
+def test_an_interval_that_covers_the_whole_region_of_similarity_is_not_settled():
+    assert verdict(SIMILAR, 1.0, standard_error=1.0) == "not settled"
 
 
 @given(st.floats(-3, 3), st.floats(0.01, 2), st.integers(3, 40))
 def test_the_rule_is_the_one_of_the_95_percent_interval(value, standard_error, dof):
     low, high = Estimate(value, standard_error, dof, 8).interval()
-    expected = "reproduced" if low > 0.5 else "not reproduced" if high < 0.5 else "inconclusive"
+    expected = "holds" if low > 0.5 else "does not hold" if high < 0.5 else "not settled"
     assert verdict(ABOVE, value, standard_error, dof) == expected
     inside = low > 0.9 and high < 1.1
     outside = high < 0.9 or low > 1.1
-    expected = "reproduced" if inside else "not reproduced" if outside else "inconclusive"
+    expected = "holds" if inside else "does not hold" if outside else "not settled"
     assert verdict(SIMILAR, value, standard_error, dof) == expected
 
 
-def test_a_statistic_within_half_an_interval_of_its_threshold_is_inconclusive():
+def test_a_statistic_within_half_an_interval_of_its_threshold_is_not_settled():
     half = np.diff(Estimate(0, 0.1, 5, 6).interval())[0] / 2
-    assert verdict(ABOVE, 0.5 + 0.99 * half, 0.1, dof=5) == "inconclusive"
-    assert verdict(ABOVE, 0.5 + 1.01 * half, 0.1, dof=5) == "reproduced"
+    assert verdict(ABOVE, 0.5 + 0.99 * half, 0.1, dof=5) == "not settled"
+    assert verdict(ABOVE, 0.5 + 1.01 * half, 0.1, dof=5) == "holds"
 
 
-def test_too_few_replicates_or_people_are_inconclusive_and_say_so():
+def test_too_few_replicates_or_people_are_not_settled_and_say_so():
     for replicates, people, reason in (
         (3, None, "3 replicates where 4 are needed"),
         (8, 4, "4 people where 5 are needed"),
     ):
         (finding,) = judge({ABOVE: Estimate(9.0, 0.01, 5, replicates, people)})
-        assert finding.verdict == "inconclusive"
+        assert finding.verdict == "not settled"
         assert finding.reason == reason
-    assert verdict(ABOVE, 9.0, 0.01, dof=4, replicates=4, people=5) == "reproduced"
+    assert verdict(ABOVE, 9.0, 0.01, dof=4, replicates=4, people=5) == "holds"
 
 
 def test_a_single_replicate_has_no_interval_and_no_verdict():
     estimate = findings.over_replicates([0.7])
     (finding,) = judge({ABOVE: estimate})
-    assert finding.verdict == "inconclusive"
+    assert finding.verdict == "not settled"
     assert finding.row["number"] == "0.7 (no interval)"
 
 
 def test_an_exact_statistic_is_decided_by_its_side():
-    assert verdict(ABOVE, 0.6, 0.0) == "reproduced"
-    assert verdict(ABOVE, 0.5, 0.0) == "inconclusive"
+    assert verdict(ABOVE, 0.6, 0.0) == "holds"
+    assert verdict(ABOVE, 0.5, 0.0) == "not settled"
 
 
 def test_holm_asks_the_first_of_two_claims_for_a_97_5_percent_interval_and_the_second_for_95():
@@ -95,10 +95,10 @@ def test_holm_asks_the_first_of_two_claims_for_a_97_5_percent_interval_and_the_s
         return [f.verdict for f in found], [round(f.level, 4) for f in found]
 
     z95, z975 = stats.norm.ppf(0.975), stats.norm.ppf(0.9875)
-    assert verdicts(z975 + 0.01, z95 + 0.01) == (["reproduced"] * 2, [0.975, 0.95])
-    assert verdicts(z975 + 0.01, z95 - 0.01) == (["reproduced", "inconclusive"], [0.975, 0.95])
-    assert verdicts(z95 + 0.01, z975 - 0.01) == (["inconclusive"] * 2, [0.975, 0.975])
-    assert verdicts(-z975 - 0.01, z95 + 0.01)[0] == ["not reproduced", "reproduced"]
+    assert verdicts(z975 + 0.01, z95 + 0.01) == (["holds"] * 2, [0.975, 0.95])
+    assert verdicts(z975 + 0.01, z95 - 0.01) == (["holds", "not settled"], [0.975, 0.95])
+    assert verdicts(z95 + 0.01, z975 - 0.01) == (["not settled"] * 2, [0.975, 0.975])
+    assert verdicts(-z975 - 0.01, z95 + 0.01)[0] == ["does not hold", "holds"]
 
 
 def test_holm_keeps_the_chance_of_any_wrong_verdict_below_five_percent(rng):
@@ -107,7 +107,7 @@ def test_holm_keeps_the_chance_of_any_wrong_verdict_below_five_percent(rng):
     for _ in range(400):
         values = rng.normal(size=(4, 6)).astype(float)  # every statistic at its threshold
         results = {c: findings.over_replicates(v) for c, v in zip(claims, values, strict=True)}
-        wrong += any(f.verdict != "inconclusive" for f in judge(results))
+        wrong += any(f.verdict != "not settled" for f in judge(results))
     assert wrong <= stats.binom.ppf(0.999, 400, 0.05)
 
 
@@ -183,12 +183,13 @@ def test_table_shows_the_whole_claim_with_its_rule_and_a_ratio_as_a_ratio():
     claim = Claim("a" * 90, "similar", 1.5, ratio=True)
     (finding,) = judge({claim: Estimate(0.0, 0.1, 1e9, 8, people=4)})
     shown = findings.table([finding])
-    expected = ["1.00 [0.82, 1.22]", "in [0.667, 1.5]", "8 networks, 4 people"]
-    assert shown.data.iloc[0].tolist()[1:-1] == expected
-    assert shown.data.verdict[0] == "inconclusive: 4 people where 5 are needed"
+    expected = ["1.00 [0.82, 1.22]", "–", "in [0.667, 1.5]", "8 networks, 4 people"]
+    assert shown.data.iloc[0].tolist()[1:-2] == expected
+    assert shown.data["earlier work"][0] == "our prediction"
+    assert shown.data.verdict[0] == "not settled: 4 people where 5 are needed"
     assert "a" * 90 in shown.to_html()
     assert shown.to_html() == findings.table([finding]).to_html()
-    assert str(finding) == "a" * 90 + ": inconclusive"
+    assert str(finding) == "a" * 90 + ": not settled"
 
 
 def test_claims_are_announced_with_what_decides_them_before_there_is_a_result():
@@ -221,7 +222,7 @@ def test_a_row_holds_what_a_table_or_a_file_needs():
     (finding,) = judge({claim: Estimate(-0.2, 0.031, 1e9, 8)})
     row = finding.row
     assert row["number"] == "−0.200 [−0.261, −0.139] rad⁻²"
-    assert (row["rule"], row["verdict"], row["over"]) == ("< 0.5", "reproduced", "8 networks")
+    assert (row["rule"], row["verdict"], row["over"]) == ("< 0.5", "holds", "8 networks")
     assert json.loads(json.dumps(row))["thresholds"] == [0.5]
 
 
@@ -235,7 +236,7 @@ def test_a_row_holds_what_a_table_or_a_file_needs():
     ],
 )
 def test_a_number_is_rounded_to_what_its_interval_says(shown, number):
-    assert findings._number(*shown) == number
+    assert texts.interval(*shown) == number
 
 
 def glued(monkeypatch):
@@ -281,7 +282,73 @@ def test_decide_prints_the_verdicts_and_shows_a_second_estimator_beside_the_firs
     found, shown = glued(monkeypatch), []
     monkeypatch.setattr("IPython.display.display", shown.append)
     claim = Claim("F grows", "above", 0.5)
-    findings.decide({claim: Estimate(2.0, 0.1, 1e9, 8)}, second={claim: Estimate(1.0, 0.1, 1e9, 8)})
-    assert capsys.readouterr().out == "F grows: reproduced\n"
+    (one,) = findings.decide({claim: Estimate(2.0, 0.1, 1e9, 8)}, second={claim: Estimate(1.0, 0.1, 1e9, 8)})
+    assert one.verdict == "holds"
+    assert capsys.readouterr().out == "F grows: holds\n"
     assert shown[0].data["second estimator"].tolist() == ["1.00 [0.80, 1.20]"]
-    assert json.loads(found["findings"])[0]["verdict"] == "reproduced"
+    assert json.loads(found["findings"])[0]["verdict"] == "holds"
+
+
+def test_a_relation_follows_the_verdict():
+    claim = Claim("F grows", "above", 0.5, relation=("confirmed", "contradicted"))
+    relations = [judge({claim: Estimate(value, 0.1, 1e9, 8)})[0].relation for value in (2.0, -2.0, 0.5)]
+    assert relations == ["confirmed", "contradicted", "not settled"]
+    assert judge({Claim("F grows", "above", 0.5, relation="theory"): Estimate(2.0, 0.1, 1e9, 8)})[0].relation == ""
+    with pytest.raises(ValueError, match="relation must be two of confirmed, corrected, contradicted"):
+        Claim("F grows", "above", 0.5, relation=("confirmed", "wrong"))
+    with pytest.raises(ValueError, match="relation"):
+        Claim("F grows", "above", 0.5, relation="a guess")
+
+
+def test_what_is_not_settled_says_which_direction_is_certain_and_how_many_networks_would_settle_it():
+    claim = Claim("F grows", "above", 1.5, ratio=True)
+    (near,) = judge({claim: Estimate(np.log(1.6), 0.05, 7, 8)})
+    assert near.verdict == "not settled" and near.certain
+    assert f"direction certain, size against the margin not settled; about {near.settles} networks" in near.reason
+    for count, verdict in ((near.settles, "holds"), (near.settles - 5, "not settled")):
+        more = Estimate(np.log(1.6), 0.05 * np.sqrt(8 / count), count - 1, count)
+        assert judge({claim: more})[0].verdict == verdict
+    (unknown,) = judge({claim: Estimate(0.01, 0.3, 7, 8)})
+    assert unknown.verdict == "not settled" and not unknown.certain and "direction" not in unknown.reason
+    (edge,) = judge({claim: Estimate(np.log(1.5), 0.3, 7, 8)})
+    assert edge.settles is None and "no 10000 networks would settle it" in edge.reason
+    (few,) = judge({claim: Estimate(3.0, 0.1, 2, 3)})
+    assert not few.certain and few.reason == "3 replicates where 4 are needed"
+
+
+SETTLED = ("It is {number}.", "It is {number}, {more} than none.", "Whether it is {value} stays open.")
+
+
+def answered(monkeypatch, value, **options):
+    found = glued(monkeypatch)
+    claim = Claim("F grows", "above", 0.5, relation=("confirmed", "contradicted"))
+    heading = {claim: ("F grows", "F does not grow")}
+    verdicts = judge({claim: Estimate(value, 0.1, 1e9, 8)})
+    findings.answer(verdicts, "It grew.", {claim: SETTLED}, title=heading, observation=3, **options)
+    return found["answer"].data, json.loads(found["answered"])
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "title", "relation"),
+    [
+        (2.0, "It is 2.00 [1.80, 2.20].", "F grows", "confirmed"),
+        (-2.0, "It is −2.00 [−2.20, −1.80], less than none.", "F does not grow", "contradicted"),
+        (0.5, "Whether it is 0.50 stays open.", "", "not settled"),
+    ],
+)
+def test_an_answer_follows_the_numbers(monkeypatch, value, said, title, relation):
+    text, row = answered(monkeypatch, value)
+    assert said in text and f">{relation}</span>" in text and "over 8 networks" in text
+    assert (row["find"], row["title"], row["relation"], row["observation"]) == (said, title, relation, 3)
+
+
+def test_an_answer_is_short(monkeypatch):
+    with pytest.raises(ValueError, match="at most 90 words"):
+        answered(monkeypatch, 2.0, why="word " * 90)
+
+
+def test_all_numbers_are_one_folded_table_and_inert(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    findings.numbers(**{"a < b": Estimate(0.5, 0.1, 1e9, 5), "steps": 700})
+    assert "<td>a &lt; b</td><td>0.50 [0.30, 0.70]</td>" in shown[0].data and "<td>700</td>" in shown[0].data

@@ -1,11 +1,11 @@
-"""The findings at a glance: the first page's list of what the notebooks found.
+"""The findings at a glance: the first page's six answers and its list of all claims.
 
 ``findings.json``, beside the pages, holds the rows that the executed notebooks left,
-each with the name of its page, and ``runs.json`` the profile. Before the pages are
-read, they become ``findings_table.md``, which the first page includes; it is no
-page of its own. Without the first file there is nothing. Each page is there with
-its first claim; its other claims are folded below, counted by verdict. On any page a
-verdict in a table gets the look that it has there.
+each with the name of its page, ``answers.json`` their answers and ``runs.json`` the
+profile. Before the pages are read, they become ``observations.md`` and
+``findings_table.md``, which the first page includes; they are no pages of their own.
+Without the first file there is nothing. On any page a verdict, or the relation to the
+earlier work, gets the look in a table that it has there.
 """
 
 import html
@@ -21,8 +21,10 @@ from typing import Any
 import nbformat
 from sphinx.application import Sphinx
 
-TABLE = "findings_table.md"
-VERDICTS = ("reproduced", "not reproduced", "inconclusive")
+from ...statistics.findings import KINDS, RELATIONS
+from ...statistics.texts import VERDICTS, plain
+
+TABLE, ANSWERS = "findings_table.md", "observations.md"
 MEANS = {
     "quick": "few networks and small pictures, and so wide intervals",
     "published": "many networks, and so narrower intervals",
@@ -34,7 +36,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the extension to Sphinx."""
     app.connect("builder-inited", _write_table)
     app.connect("html-page-context", _mark_verdicts)
-    app.config.exclude_patterns += [TABLE]
+    app.config.exclude_patterns += [TABLE, ANSWERS]
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -47,11 +49,15 @@ def _write_table(app: Sphinx) -> None:
         made = json.loads(runs.read_text()) if runs.is_file() else []
         text = told(rows, {run["profile"] for run in made}) + listed(rows, pages)
         (source / TABLE).write_text(text, encoding="utf-8")
+        answers = source / "answers.json"
+        answered = json.loads(answers.read_text()) if answers.is_file() else []
+        (source / ANSWERS).write_text(observations(answered, pages), encoding="utf-8")
 
 
 def _mark_verdicts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    cell = re.compile(rf"(<td[^>]*>)({'|'.join(VERDICTS)})(?=:? ?[^<>]*</td>)")
-    context["body"] = cell.sub(lambda found: found[1] + _verdict(found[2]), context.get("body") or "")
+    words = {word: _verdict(word) for word in VERDICTS} | {word: _relation(word) for word in RELATIONS}
+    cell = re.compile(rf"(<td[^>]*>)({'|'.join(words)})(?=:? ?[^<>]*</td>)")
+    context["body"] = cell.sub(lambda found: found[1] + words[found[2]], context.get("body") or "")
 
 
 def title(notebook: Path) -> str:
@@ -72,6 +78,19 @@ def told(rows: list[Mapping[str, Any]], profiles: set[str]) -> str:
     return f"{claims}{made}: {_tally(rows)}\n\n{bar}\n\n"
 
 
+def observations(answers: list[Mapping[str, Any]], pages: Mapping[str, str]) -> str:
+    """Return the earlier work's observations in their order, each with what the pages find of it."""
+    numbered = sorted((a for a in answers if a["observation"]), key=lambda a: a["observation"])
+    blocks = []
+    for number, group in groupby(numbered, lambda a: a["observation"]):
+        found = list(group)
+        lines = ['<div class="fb-observation">', "", f"**{number}. The earlier work saw:** {found[0]['saw']}", ""]
+        for one in found:
+            lines += [f"{_relation(one['relation'])} {one['find']} [{pages[one['page']]}]({one['page']})", ""]
+        blocks.append("\n".join([*lines, "</div>", ""]))
+    return "\n".join(blocks)
+
+
 def listed(rows: list[Mapping[str, Any]], pages: Mapping[str, str]) -> str:
     """Return what the pages found, a block for each, headed by the page's title."""
     by_page = groupby(rows, lambda row: row["page"])
@@ -79,13 +98,10 @@ def listed(rows: list[Mapping[str, Any]], pages: Mapping[str, str]) -> str:
 
 
 def block(rows: list[Mapping[str, Any]], heading: str) -> str:
-    """Return a page's findings: its first claim, and the others folded."""
-    lines = ['<div class="fb-page">', "", heading, "", line(rows[0])]
-    if more := rows[1:]:
-        told = f"{len(more)} more {'claim' if len(more) == 1 else 'claims'}"
-        lines += [f"<details><summary>{told}: {_tally(more)}</summary>"]
-        lines += [*map(line, more), "</details>"]
-    return "\n".join([*lines, "</div>", ""])
+    """Return a page's findings: all its claims, folded."""
+    told = f"{len(rows)} {'claim' if len(rows) == 1 else 'claims'}"
+    lines = ['<div class="fb-page">', "", heading, "", f"<details><summary>{told}: {_tally(rows)}</summary>"]
+    return "\n".join([*lines, *map(line, rows), "</details>", "</div>", ""])
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -95,7 +111,7 @@ def line(row: Mapping[str, Any]) -> str:
     return (
         f'<div class="fb-row"><p>{html.escape(row["sentence"])}</p>'
         f"<div>{_picture(row)}{number} {rule}</div>"
-        f"<div>{_verdict(row['verdict'])}</div></div>"
+        f"<div>{_verdict(row['verdict'])}{_told_relation(row['relation'])}</div></div>"
     )
 
 
@@ -113,25 +129,43 @@ def _verdict(name: str, text: str = "") -> str:
     return _span(f"verdict fb-{_slug(name)}", text or name)
 
 
+def _relation(name: str) -> str:
+    return _span(f"relation fb-{_slug(name)}", name)
+
+
+def _told_relation(name: str) -> str:
+    return f" {_span('rule', f'our {name}') if name in KINDS else _relation(name)}"
+
+
 def _span(kind: str, text: str) -> str:
     return f'<span class="fb-{kind}">{html.escape(text)}</span>'
 
 
 def _picture(row: Mapping[str, Any]) -> str:
-    """Draw an interval over the shaded region in which its claim holds.
+    """Draw an interval on an axis with its claim's thresholds and no effect, over the region where the claim holds.
 
     It is for the eyes only: the numbers stand beside it.
     """
-    points = [*row["shown"], *row["thresholds"]]
-    if not all(map(math.isfinite, points)):
+    scale = math.log if row["ratio"] else float
+    points = [*row["shown"], *row["thresholds"], row["null"]]
+    if not all(math.isfinite(point) and (point > 0 or not row["ratio"]) for point in points):
         return ""
-    least, span = min(points), (max(points) - min(points)) or 1.0
-    x = [100 * ((point - least) / span + 0.25) / 1.5 for point in points]
+    at = [scale(point) for point in points]
+    least, span = min(at), (max(at) - min(at)) or 1.0
+    x = [20 + 160 * (place - least) / span for place in at]
+    marks = dict(zip(x[3:], [*map(plain, row["thresholds"]), f"{row['null']:g}"], strict=True))
     left = 0 if row["direction"] == "below" else x[3]
-    right = 100 if row["direction"] == "above" else x[-1]
+    right = 200 if row["direction"] == "above" else x[-2]
+    ticks = "".join(f'<path class="tick" d="M{place:.1f} 2V22"/>' for place in marks)
+    near, words = -math.inf, ""
+    for place, text in sorted(marks.items()):
+        if place - near > 7 * len(text):
+            words += f'<text x="{place:.1f}" y="34">{text.replace("-", "−")}</text>'
+            near = place
     return (
-        '<svg class="fb-glyph" viewBox="0 0 100 12" aria-hidden="true">'
-        f'<rect x="{left:.1f}" width="{right - left:.1f}" height="12"/>'
-        f'<path d="M{x[1]:.1f} 6H{x[2]:.1f}"/>'
-        f'<circle cx="{x[0]:.1f}" cy="6" r="3"/></svg>'
+        '<svg class="fb-glyph" viewBox="0 0 200 36" aria-hidden="true">'
+        f'<rect x="{left:.1f}" width="{right - left:.1f}" y="2" height="20"/>'
+        f'<path class="axis" d="M0 22H200"/>{ticks}{words}'
+        f'<path d="M{x[1]:.1f} 12H{x[2]:.1f}"/>'
+        f'<circle cx="{x[0]:.1f}" cy="12" r="4"/></svg>'
     )
