@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from fisherbook import figures
-from fisherbook.statistics import findings
+from fisherbook.statistics import claims, findings
 from fisherbook.statistics.estimates import Estimate
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -24,7 +24,7 @@ SIDES = ("holds", "does not hold", "not settled")
 
 def estimate(claim, verdict):
     """An estimate that gives a claim this verdict, by a wide margin."""
-    low, high = findings._region(claim)
+    low, high = claims._region(claim)
     edge = high if math.isinf(low) else low
     inside = (low + high) / 2 if math.isfinite(low + high) else edge + (1 if math.isinf(high) else -1)
     value = {"holds": inside, "does not hold": 2 * edge - inside, "not settled": edge}[verdict]
@@ -43,11 +43,11 @@ def answered(path, verdict, monkeypatch):
     for source in sources[: next(n for n, s in enumerate(sources) if "findings.Claim(" in s) + 1]:
         if "import fisherbook" in source or "findings.Claim(" in source or ": int = " in source:
             exec(source, names)
-    claims = [value for value in names.values() if isinstance(value, findings.Claim)]
-    names["found"] = findings.judge({claim: estimate(claim, verdict) for claim in claims})
+    made = [value for value in names.values() if isinstance(value, findings.Claim)]
+    names["found"] = findings.judge({claim: estimate(claim, verdict) for claim in made})
     assert {one.verdict for one in names["found"]} == {verdict}
     exec(answer, names)
-    return glued["answer"].data, json.loads(glued["answered"]), claims
+    return glued["answer"].data, json.loads(glued["answered"]), made
 
 
 @pytest.mark.parametrize("path", ANSWERED, ids=lambda path: path.stem)
@@ -57,7 +57,7 @@ def test_an_answer_says_the_opposite_of_the_opposite_results(path, monkeypatch):
     assert holds[1]["title"] != fails[1]["title"] and open_[1]["title"] == ""
     lead = next(claim for claim in holds[2] if claim.relation != "prediction") if holds[1]["observation"] else None
     if lead is not None:
-        assert {holds[1]["relation"], fails[1]["relation"]} <= {*findings.RELATIONS, "our theory", "our tool"}
+        assert {holds[1]["relation"], fails[1]["relation"]} <= {*claims.RELATIONS, "our theory", "our tool"}
         assert open_[1]["relation"] == "not settled" or open_[1]["relation"].startswith("our ")
     for text, _, _ in (holds, fails, open_):
         assert "**We find:**" in text and "{" not in text

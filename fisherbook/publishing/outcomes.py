@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 
 from .. import results
-from ..statistics.texts import VERDICTS
+from ..statistics.claims import VERDICTS
 from .profiles import find_root, read
 
 _CHECKED = "# NBVAL_CHECK_OUTPUT\n"

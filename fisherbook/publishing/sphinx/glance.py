@@ -21,8 +21,8 @@ from typing import Any
 import nbformat
 from sphinx.application import Sphinx
 
-from ...statistics.findings import KINDS, RELATIONS
-from ...statistics.texts import VERDICTS, plain
+from ...statistics.claims import KINDS, RELATIONS, VERDICTS
+from ...statistics.texts import plain
 
 TABLE, ANSWERS = "findings_table.md", "observations.md"
 MEANS = {

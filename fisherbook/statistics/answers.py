@@ -1,0 +1,105 @@
+"""A notebook's answer: a few sentences that follow its verdicts."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from .claims import VERDICTS, Claim, Finding
+from .texts import plain
+
+MOST_WORDS = 90  # of an answer
+
+
+def answer(
+    found: Sequence[Finding],
+    saw: str,
+    find: Mapping[Claim, tuple[str, str, str]],
+    why: str | Mapping[Claim, tuple[str, str, str]] = "",
+    title: Mapping[Claim, tuple[str, str]] | None = None,
+    observation: int | None = None,
+) -> None:
+    """Say what a notebook found in a few sentences, which follow its verdicts, and leave them to the book.
+
+    The page shows them where ``glue:md`` has ``answer``; the first page has a line for each observation.
+
+    Parameters
+    ----------
+    found : sequence of Finding
+        Of `findings.decide`.
+    saw : str
+        What the earlier work saw.
+    find : mapping of Claim to (str, str, str)
+        What is found, by claim: if it holds, if it does not, and if it is not settled. The first claim leads: its
+        relation to the earlier work is the answer's. Within a sentence ``{number}`` is the estimate with its 95 %
+        interval, ``{value}`` the estimate alone; ``{more}``, ``{higher}`` and ``{above}`` become their opposites where
+        the estimate lies below what no effect would give.
+    why : str or mapping like `find`
+        The reason.
+    title : mapping of Claim to (str, str), optional
+        What becomes the page's title if the claim holds, and if it does not.
+    observation : int, optional
+        Which of the earlier work's observations this answers.
+
+    Raises
+    ------
+    ValueError
+        If the answer has more than 90 words.
+    """
+    from IPython.display import Markdown
+    from myst_nb import glue
+
+    by = {finding.claim: finding for finding in found}
+    lead = by[next(iter(find))]
+    said = _sentences(find, by)
+    reason = why if isinstance(why, str) else _sentences(why, by)
+    sure = _sure(found, lead)
+    heading = next(
+        (texts[_place(by[claim])] for claim, texts in (title or {}).items() if by[claim].verdict != "not settled"), ""
+    )
+    relation = lead.relation or f"our {lead.claim.relation}"
+    sentences = [
+        *([f"**The earlier work saw:** {saw}"] if saw else []), f"**We find:** {said}", reason, f"**How sure:** {sure}",
+    ]  # fmt: skip
+    words = sum(len(sentence.split()) for sentence in sentences)
+    if words > MOST_WORDS:
+        raise ValueError(f"an answer has at most {MOST_WORDS} words, and this one {words}")
+    chip = f'<span class="fb-relation fb-{relation.replace(" ", "-")}">{relation}</span>'
+    body = "\n\n".join(filter(None, sentences))
+    glue("answer", Markdown(f'<div class="fb-answer">\n\n**In short** {chip}\n\n{body}\n\n</div>'), display=False)
+    told = {"observation": observation, "saw": saw, "find": said, "sure": sure, "relation": relation, "title": heading}
+    glue("answered", json.dumps(told), display=False)
+
+
+def _sentences(texts: Mapping[Claim, tuple[str, str, str]], by: Mapping[Claim, Finding]) -> str:
+    return " ".join(
+        choices[_place(by[claim])].format_map(_words(by[claim])) for claim, choices in texts.items()
+    ).strip()
+
+
+def _place(finding: Finding) -> int:
+    return VERDICTS.index(finding.verdict)
+
+
+def _words(finding: Finding) -> dict[str, str]:
+    """What stands for the names in an answer's sentence."""
+    row, scale = finding.row, math.exp if finding.claim.ratio else float
+    value = scale(finding.estimate.value)
+    sides = {"more": "less", "higher": "lower", "above": "below"}
+    words = {one: one if value >= finding.claim.null else other for one, other in sides.items()}
+    return words | {"number": row["number"], "value": plain(value)}
+
+
+def _sure(found: Sequence[Finding], lead: Finding) -> str:
+    """How many claims got which verdict, and over what the leading one's interval is."""
+    count = Counter(finding.verdict for finding in found)
+    verbs = dict(
+        zip(
+            VERDICTS,
+            (("holds", "hold"), ("does not hold", "do not hold"), ("is not settled", "are not settled")),
+            strict=True,
+        )
+    )
+    told = ", ".join(f"{count[v]} {verbs[v][count[v] > 1]}" for v in VERDICTS if count[v])
+    claims = f"of {len(found)} claims {told}" if len(found) > 1 else f"its claim {verbs[found[0].verdict][0]}"
+    return f"{claims}; 95 % intervals over {lead.row['over']}."
