@@ -75,7 +75,8 @@ def findings_table(found):
     """Return the README's part on findings: a count, each page's first claim, and the others folded."""
     found = [outcome for outcome in found if outcome["findings"]]
     verdicts = Counter(finding["verdict"] for outcome in found for finding in outcome["findings"])
-    count = ", ".join(f"{verdicts[v]} {v}" for v in ("holds", "does not hold", "not settled") if verdicts[v])
+    words = {"holds": "hold", "does not hold": "do not hold", "not settled": "are not settled"}
+    count = ", ".join(f"{verdicts[v]} {told}" for v, told in words.items() if verdicts[v])
     makers = sorted({outcome["profile"] for outcome in found})
     leads, others = [], []
     for outcome in found:
