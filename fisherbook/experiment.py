@@ -509,5 +509,5 @@ def _accuracy(answers: Activity, faces: Faces, task: str) -> NDArray[np.float64]
     if task == "identity":
         who = np.unique(faces.identity, return_inverse=True)[1][answers.face]
         return (given.argmax(-1) == who[:, None]).mean((1, 2))
-    known = faces.attributes[answers.face][:, None]
+    known = np.asarray(faces.attributes)[answers.face][:, None]
     return np.nanmean(np.where(np.isnan(known), np.nan, (given > 0) == (known > 0.5)), (1, 2, 3))

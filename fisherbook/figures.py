@@ -415,7 +415,9 @@ def _references(
     x = values[along].values
     found = []
     for (text, y), kind in zip((reference or {}).items(), ["dashed", "dotted", "dotdash", "solid"], strict=False):
-        at = (x[[0, -1]], [float(y)] * 2) if np.ndim(y) == 0 else (y[along].values, y.values)
+        at: tuple = (x[[0, -1]], [float(y)] * 2)
+        if isinstance(y, xr.DataArray) and y.ndim:
+            at = (y[along].values, y.values)
         line = hv.Curve(at, along, vertical, label=text)
         found.append(line.opts(color=color("theory"), line_dash=kind, line_width=1.5))
     return found

@@ -220,7 +220,7 @@ class Network:
         currents: Tensor,
         layer: str = "output",
         masks: Sequence[Tensor] | None = None,
-        apply: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = Nonlinearity.__call__,
+        apply: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = lambda function, currents: function(currents),
     ) -> Tensor:
         """Carry the first layer's currents (replicate, sample, unit) on to the activity of `layer`.
 

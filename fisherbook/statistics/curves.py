@@ -239,7 +239,7 @@ def centred(values: xr.DataArray, along: str = "angle") -> xr.DataArray:
 
 def spread(values: xr.DataArray, over: str = "replicate") -> xr.DataArray:
     """Return by how much centred curves differ: standard deviation over replicates, root mean square over angles."""
-    return np.sqrt(centred(values).var(over, ddof=1).mean("angle"))
+    return centred(values).var(over, ddof=1).mean("angle") ** 0.5
 
 
 def grid_lags(angles: int, count: int = 12) -> NDArray[np.int64]:
