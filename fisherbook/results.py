@@ -43,6 +43,7 @@ DIMENSIONS: dict[str, tuple[str, str]] = {
     "weight": ("1", "weight of the second task"),
     "condition": ("1", "condition of training"),
     "scheme": ("1", "scheme of the iteration"),
+    "change": ("1", "last setting that was changed"),
 }
 
 #: Units (ASCII) and long name of every variable.

@@ -20,12 +20,12 @@ from .estimates import (
     over_replicates_and_people,
     pseudovalues,
 )
-from .texts import numbers, tell
+from .texts import numbers, plain, tell
 
 __all__ = [
     "Claim", "Estimate", "Finding", "agreement", "announce", "answer", "decide", "each", "glue_findings", "jackknife",
-    "jackknife_values", "judge", "numbers", "over_replicates", "over_replicates_and_people", "pseudovalues", "table",
-    "tell",
+    "jackknife_values", "judge", "numbers", "over_replicates", "over_replicates_and_people", "plain", "pseudovalues",
+    "table", "tell",
 ]  # fmt: skip
 
 
