@@ -415,9 +415,8 @@ def _references(
     x = values[along].values
     found = []
     for (text, y), kind in zip((reference or {}).items(), ["dashed", "dotted", "dotdash", "solid"], strict=False):
-        at: tuple = (x[[0, -1]], [float(y)] * 2)
-        if isinstance(y, xr.DataArray) and y.ndim:
-            at = (y[along].values, y.values)
+        level = y if isinstance(y, xr.DataArray) and y.ndim else xr.DataArray([float(y)] * 2, {along: x[[0, -1]]})
+        at = (level[along].values, level.values)
         line = hv.Curve(at, along, vertical, label=text)
         found.append(line.opts(color=color("theory"), line_dash=kind, line_width=1.5))
     return found

@@ -40,7 +40,7 @@ _ONE_THREAD = 60_000_000  # products of the first layer per step, below which a 
 _BLOCK = 64  # steps whose random draws are made together; part of what a seed means
 _CHECKPOINT_EVERY = 60.0  # s
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # as torch.optim.Adam names them
-_LINE = 16  # numbers that fused Adam takes at a time
+_LINE = 16  # numbers that fused Adam, and the kernels of a product, take at a time
 
 
 def train(
@@ -407,7 +407,8 @@ def _first_failure(loss: Tensor) -> int:
 
 def _step(run: _Run, stage: Stage, parameters: Parameters, groups: list[_Adam], batch: dict[str, Tensor]) -> Tensor:
     """Make one optimiser step and return each replicate's loss before it."""
-    loss = _losses(run, stage, parameters, batch["pixels"], batch["face"], batch["angle"], batch.get("masks"))
+    faces, angles = (batch[name][:, : stage.batch] for name in ("face", "angle"))
+    loss = _losses(run, stage, parameters, batch["pixels"], faces, angles, batch.get("masks"))
     trained = [tensor for group in groups for tensor in group.parameters.values()]
     gradients, scale = torch.autograd.grad(loss.sum(), trained, materialize_grads=True), None
     if stage.clip is not None:
@@ -423,13 +424,16 @@ def _losses(
     run: _Run, stage: Stage, parameters: Parameters, pixels: Tensor, faces: Tensor, angles: Tensor,
     masks: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Return each replicate's mean loss for pixels (replicate, sample, pixel) of faces at angles."""
+    """Return each replicate's mean loss for pixels (replicate, sample, pixel) of faces at angles, of the first samples.
+
+    What pixels have beyond those faces only fills a batch up (see `_draw`).
+    """
     network, readout = run.network, READOUTS[run.network.readout]
     masks = None if masks is None else masks.to(run.device).split(network.hidden, -1)
     shown = network.kind.shown(parameters, pixels, run.stimulus, stage.mixed_precision)
     currents = network.first(parameters, shown)
     last = network.onward(parameters, currents, f"hidden{len(network.hidden)}", masks, alike)
-    outputs = network.affine(parameters, last, "output")
+    outputs = network.affine(parameters, last, "output")[:, : faces.shape[1]]
     targets = (run.stimulus.symmetry * angles.to(run.device)).to(run.dtype)
     if stage.loss == LIKELIHOOD:
         loss = readout.likelihood(outputs, targets).mean(1)
@@ -437,8 +441,8 @@ def _losses(
         loss = LOSSES[stage.loss](readout.error(outputs, targets)).mean(1)
     if not stage.auxiliary:
         return loss
-    second = _second_loss(run, stage, network.affine(parameters, last, "auxiliary"), faces)
-    return (1 - stage.weight) * loss + stage.weight * second
+    outputs = network.affine(parameters, last, "auxiliary")[:, : faces.shape[1]]
+    return (1 - stage.weight) * loss + stage.weight * _second_loss(run, stage, outputs, faces)
 
 
 def _second_loss(run: _Run, stage: Stage, outputs: Tensor, faces: Tensor) -> Tensor:
@@ -485,7 +489,10 @@ def _draw(run: _Run, stage: Stage, replicates: list[int], block: int) -> dict[st
         if run.network.dropout:
             random = torch.rand((*shape, sum(run.network.hidden)), generator=generator(run.seed, r, "dropout", *key))
             draws["masks"].append((random >= run.network.dropout).to(run.dtype))
-    samples = [0, 0] if stage.batch == 1 else slice(None)  # a product of one column, alone, is summed in another order
+    # columns that are left over in a product are summed in an order that depends on the company: fill them up
+    samples = range(stage.batch)
+    if not run.network.kind.in_turn and torch.device(run.device).type == "cpu":
+        samples = [i % stage.batch for i in range(stage.batch + -stage.batch % _LINE)]
     return {name: torch.stack(drawn)[:, :, samples] for name, drawn in draws.items() if drawn}
 
 
