@@ -78,7 +78,8 @@ def inert(text: str) -> str:
 def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[str]:
     """Fold what is not for readers in an executed notebook, and say what made the page.
 
-    Its title becomes its answer, where that is settled. At its end the page offers the datasets in the folder `kept`.
+    Its title becomes its answer, where that is settled, and cells tagged ``talk`` come up to the first screens. At its
+    end the page offers the datasets in the folder `kept`.
     What was damaged in the store, and computed anew, is no matter of the page: it is returned.
     """
     notebook, damaged = read(path), []
@@ -103,6 +104,10 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[
     told = inert(", ".join(f"{name} = {value}" for name, value in used.items()))
     made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
+    talk = [cell for cell in notebook.cells if "talk" in cell.metadata.get("tags", [])]
+    rest = [cell for cell in notebook.cells if cell not in talk]
+    begun = next((place for place, cell in enumerate(rest, 1) if "figures.setup()" in cell.source), 0)
+    notebook.cells = rest[:begun] + talk + rest[begun:]
     if files := sorted(kept.glob("*.nc")):
         links = ", ".join(f"{{download}}`{file.name} <results/{kept.name}/{file.name}>`" for file in files)
         notebook.cells.append(nbformat.v4.new_markdown_cell(f"Data of this page (netCDF): {links}", id="datasets"))

@@ -431,6 +431,17 @@ def test_no_record_and_no_page_tells_a_path_of_this_machine(root, no_site, tmp_p
     assert injected == "source = 'faces.zip'\nroot = '...'\nkappa = 0.25"
 
 
+def test_the_picture_of_a_talk_comes_up_to_the_first_screens(tmp_path):
+    notebook = nbformat.v4.new_notebook()
+    sources = ["# Title", "figures.setup()", "## Claims", "figures.show(picture)"]
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook.cells[-1].metadata["tags"] = ["hide-input", "talk"]
+    nbformat.write(notebook, tmp_path / "page.ipynb")
+    outcomes.tidy(tmp_path / "page.ipynb", "quick", {}, tmp_path)
+    shown = [cell.source for cell in nbformat.read(tmp_path / "page.ipynb", 4).cells if cell.id != "made-with"]
+    assert shown == ["# Title", "figures.setup()", "figures.show(picture)", "## Claims"]
+
+
 @settings(max_examples=40)
 @given(st.text())
 def test_a_parameter_is_shown_on_a_line_of_its_own_and_never_does_anything(text):
