@@ -44,6 +44,8 @@ DIMENSIONS: dict[str, tuple[str, str]] = {
     "condition": ("1", "condition of training"),
     "scheme": ("1", "scheme of the iteration"),
     "change": ("1", "last setting that was changed"),
+    "magnification": ("1", "magnification"),
+    "place": ("1", "place in the window"),
 }
 
 #: Units (ASCII) and long name of every variable.
