@@ -275,3 +275,15 @@ def test_few_faces_are_warned_of_once_per_call(faces, each, message):
     assert [w.category for w in told] == [FewFaces]
     assert message in str(told[0].message)
     assert told[0].filename == __file__
+
+
+def test_replicates_with_unequal_numbers_of_people_are_each_as_if_alone():
+    responses, slopes = activity(replicates=2)
+    people = np.stack([np.arange(FACES) // 2, np.arange(FACES) // 3])
+    both = estimate(responses, tangents=slopes, angles=ANGLES, identity=people, influence=True)
+    for r in range(2):
+        alone = estimate(responses[r], tangents=slopes[r], angles=ANGLES, identity=people[r], influence=True)
+        count = alone.sizes["person"]
+        assert np.allclose(both.influence.isel(replicate=r, person=slice(count)), alone.influence)
+        assert (both.influence.isel(replicate=r, person=slice(count, None)) == 0).all()
+        assert np.allclose(both.standard_error.isel(replicate=r), alone.standard_error)
