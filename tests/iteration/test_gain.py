@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import fisherbook as fb
+from fisherbook.iteration import finetuning as tuning
 from fisherbook.iteration import gain
 from fisherbook.statistics import findings
 
@@ -67,6 +69,18 @@ def test_response_finds_gain_and_coupling_whatever_is_common_or_even():
     error = found.std(0) / np.sqrt(pairs)
     assert np.all(np.abs(found.mean(0) - matrix) < 4 * error)
     assert error.max() < 0.01
+
+
+def test_networks_have_their_gain_measured_whatever_else_is_measured():
+    stimulus = fb.Stimulus(fb.load_faces("gratings", size=8, limit=40))
+    pretraining = fb.Stage("uniform", fb.uniform(), steps=3, batch=4)
+    finetuning = fb.Stage("tuned", fb.uniform(), steps=2, batch=4)
+    networks = tuning.Networks(stimulus, fb.Network(hidden=(4,)), pretraining, finetuning, 2, 16)
+    found = gain.measured(networks, pairs=3, scales=2, splits=["train", "test"])
+    assert found.gain.dims == ("split", "replicate", "frequency")
+    assert found.gain.shape == (2, 2, 2)
+    assert np.isfinite(found.gain).all()
+    np.testing.assert_array_equal(gain.measured(networks, pairs=3, scales=2).gain, found.gain.sel(split=["train"]))
 
 
 def test_a_single_noiseless_frequency_has_its_gain_exactly():
