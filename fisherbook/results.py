@@ -46,6 +46,9 @@ DIMENSIONS: dict[str, tuple[str, str]] = {
     "change": ("1", "last setting that was changed"),
     "copy": ("1", "fine-tuning or chain from one pre-trained network"),
     "sign": ("1", "sign of the logarithm of the density"),
+    "kind": ("1", "kind of network"),
+    "backbone": ("1", "backbone"),
+    "directions": ("1", "random directions of a wide layer"),
     "magnification": ("1", "magnification"),
     "place": ("1", "place in the window"),
 }

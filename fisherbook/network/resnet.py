@@ -13,16 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .. import angles as circle
-from .. import derivative
-from ..stimulus.stimulus import Stimulus
 from ..store import Store, default_store, digest
-from .banks import TOGETHER, Respond
-from .networks import INPUT_MEAN, INPUT_SCALE, Network, Parameters, generator
-from .probes import PREFIX, backbone_of, probe_at
+from .banks import Respond
+from .networks import Parameters, generator
+from .probes import PREFIX, backbone_of
 
 BACKBONE_LAYERS, FEATURES = ("layer1", "layer2", "layer3", "layer4", "features"), 512
 IMAGENET = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -179,18 +175,15 @@ Convolve = Callable[[Tensor, str, int], Tensor]
 
 
 def _walk(
-    x: Tensor, convolve: Convolve, relu: Callable[[Tensor], Tensor], pool: Callable[[Tensor], Tensor], layer: str,
-    passed: Callable[[str, Tensor], None] | None = None,
-) -> Tensor:  # fmt: skip
-    """Carry images through the network to the activity of a layer, with the operations given; tell what is passed."""
+    x: Tensor, convolve: Convolve, relu: Callable[[Tensor], Tensor], pool: Callable[[Tensor], Tensor], layer: str
+) -> Tensor:
+    """Carry images through the network to the activity of a layer, with the operations given."""
     x = pool(relu(convolve(x, "conv1", 2)))
     for stage in range(1, 5):
         for block in range(2):
             name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
             y = convolve(relu(convolve(x, f"{name}.conv1", stride)), f"{name}.conv2", 1)
             x = relu(y + (convolve(x, f"{name}.downsample.0", stride) if stride == 2 else x))
-        if passed:
-            passed(f"layer{stage}", x.flatten(1))
         if layer == f"layer{stage}":
             return x.flatten(1)
     return x.mean((2, 3))
@@ -236,9 +229,8 @@ def folded(state: Parameters) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def respond(
-    layers: dict[str, tuple[Tensor, Tensor]], images: Tensor, tangents: Tensor | None = None, layer: str = "features",
-    passed: Callable[[str, Tensor], None] | None = None,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    layers: dict[str, tuple[Tensor, Tensor]], images: Tensor, tangents: Tensor | None = None, layer: str = "features"
+) -> tuple[Tensor, Tensor | None]:
     """Return a layer's activity and its derivative along `tangents`, both (sample, unit), in one pass.
 
     Values and tangents go through each convolution as one stacked batch. Biases are the values' alone, and the values
@@ -249,8 +241,6 @@ def respond(
     layers : dict
         As from `folded`.
     images, tangents : Tensor, shape (sample, channel, height, width)
-    passed : callable, optional
-        Is told name and activity of each layer on the way, (sample, unit), tangents after the values.
     """
     n, alone = len(images), tangents is None
     x = normalised(images) if alone else torch.cat([normalised(images), normalised(tangents, True)])
@@ -276,54 +266,5 @@ def respond(
         return torch.cat([values, along]).to(memory_format=torch.channels_last)
 
     with torch.no_grad():
-        y = _walk(x, convolve, relu, pool, layer, passed)
+        y = _walk(x, convolve, relu, pool, layer)
     return y[:n], None if alone else y[n:]
-
-
-def record_layers(
-    network: Network, parameters: Parameters, stimulus: Stimulus, angles: ArrayLike, faces: ArrayLike,
-    directions: int = 16, seed: int = 0,
-) -> dict[str, tuple[Tensor, Tensor]]:  # fmt: skip
-    """Return responses and tangents of all layers of one network with a fine-tuned backbone, in one pass.
-
-    Parameters
-    ----------
-    network : Network
-    parameters : dict of Tensor
-        Of one replicate of an ensemble, as in ``ensemble["stage"]``, which leads with a single replicate.
-    angles, faces : array_like
-        rad; indices.
-    directions : int
-        Random directions on which layers with more units are recorded, those of `Activity.projected`.
-    seed : int
-        Of these.
-
-    Returns
-    -------
-    dict of str to tuple of Tensor
-        Layer → responses and tangents (rad⁻¹), (1, angle, face, unit or direction), float64, on the CPU.
-    """
-    layers = folded({name: tensor[0].float() for name, tensor in backbone_of(parameters).items()})
-    probe = {name: tensor.double() for name, tensor in parameters.items()}
-    mean, scale = (probe[f"{PREFIX}{part}"] for part in ("mean", "scale"))
-    at, shown = torch.from_numpy(circle.as_angles(angles)), torch.as_tensor(np.asarray(faces, np.int64))
-    pairs = shown.repeat(len(at)).split(TOGETHER), at.repeat_interleave(len(shown)).split(TOGETHER)
-    found: dict[str, list[Tensor]] = {}
-
-    def keep(name: str, values: Tensor) -> None:
-        if (wide := values.shape[-1]) > directions:
-            drawn = torch.randn(wide, directions, generator=generator(seed, "projection", wide), dtype=torch.float64)
-            values = values @ (drawn / wide**0.5).to(values)
-        found.setdefault(name, []).append(values.double().cpu().unflatten(0, (2, -1)))
-
-    for some, turned in zip(*pairs, strict=True):
-        images = (
-            stimulus.embed(stimulus.pixels(some, turned, t, torch.float32, str(mean.device)), t) for t in (False, True)
-        )
-        features, along = respond(layers, *images, passed=keep)
-        keep("features", torch.cat([features, along]))
-        shown_to = INPUT_MEAN + INPUT_SCALE * (features.double() - mean) / scale, INPUT_SCALE * along.double() / scale
-        for name in network.layers[len(BACKBONE_LAYERS) :]:
-            keep(name, torch.cat(derivative.along(lambda x, n=name: probe_at(network, probe, x, n), *shown_to)))
-    both = {name: torch.cat(parts, 1).unflatten(1, (1, len(at), len(shown))) for name, parts in found.items()}
-    return {name: (values[0], values[1]) for name, values in both.items()}

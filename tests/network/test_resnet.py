@@ -276,18 +276,6 @@ def test_training_in_turn_is_training_alone_and_goes_on_where_it_was_interrupted
         assert torch.allclose(tensor[0], finetuned["uniform"][name][1], atol=1e-5), name
 
 
-def test_all_layers_in_one_pass_are_those_recorded_one_by_one(stimulus, finetuned):
-    shown, at = stimulus.faces.split("test", 1), [0.3, -2.0]
-    one = {name: tensor[1:] for name, tensor in finetuned["uniform"].items()}
-    found = resnet.record_layers(FINETUNED, one, stimulus, at, shown, directions=5)
-    assert set(found) == set(FINETUNED.layers)
-    for layer, pair in found.items():
-        activity = fb.record(finetuned.select([1]), stimulus, at, "test", layer=layer)
-        expected = (activity if layer == "output" else activity.projected(5)).whole()
-        for values, wanted in zip(pair, expected, strict=True):
-            assert torch.allclose(values, wanted, atol=1e-4 * float(wanted.abs().max())), layer
-
-
 def test_finetuning_goes_on_from_a_probe_of_the_same_frozen_backbone(stimulus, store, onward, probes, finetuned):
     probes, one = probes.select([1]), replace(SHORT, steps=2)
     stages = [replace(one, name="probe", backbone_rate=0.0), replace(one, name="all")]
