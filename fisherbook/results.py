@@ -44,6 +44,7 @@ DIMENSIONS: dict[str, tuple[str, str]] = {
     "condition": ("1", "condition of training"),
     "scheme": ("1", "scheme of the iteration"),
     "change": ("1", "last setting that was changed"),
+    "pretrained": ("1", "pre-trained networks of the iteration"),
     "copy": ("1", "fine-tuning or chain from one pre-trained network"),
     "sign": ("1", "sign of the logarithm of the density"),
     "kind": ("1", "kind of network"),

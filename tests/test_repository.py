@@ -22,7 +22,7 @@ PACKAGE = ROOT / "fisherbook"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 BEFORE_THE_SPINE = {
-    "colophon", "convergence", "measuring",
+    "colophon", "measuring",
 }  # fmt: skip
 
 # Where conda-forge's name is another than PyPI's, or more than one package.
