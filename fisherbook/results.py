@@ -45,6 +45,12 @@ DIMENSIONS: dict[str, tuple[str, str]] = {
     "scheme": ("1", "scheme of the iteration"),
     "change": ("1", "last setting that was changed"),
     "pretrained": ("1", "pre-trained networks of the iteration"),
+    "faces": ("1", "number of faces"),
+    "units": ("1", "number of units"),
+    "delta": ("rad", "step"),
+    "tails": ("1", "degrees of freedom of the latents' t distribution"),
+    "correlation": ("1", "intraclass correlation of one person's faces"),
+    "noise": ("1", "noise of the simulated population"),
     "copy": ("1", "fine-tuning or chain from one pre-trained network"),
     "sign": ("1", "sign of the logarithm of the density"),
     "kind": ("1", "kind of network"),
@@ -90,6 +96,11 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "clipped": ("1", "number of angles at which the density was clipped"),
     "degenerate": ("1", "what is wrong with the density"),
     "target": ("1", "logarithm of the wanted square root of the information"),
+    "relative_bias": ("1", "relative bias"),
+    "relative_bias_error": ("1", "simulation error of the relative bias"),
+    "relative_rmse": ("1", "relative root-mean-square error"),
+    "relative_standard_error": ("1", "root mean square of the relative standard errors claimed"),
+    "coverage": ("1", "coverage of the 95 % interval"),
 }
 
 _KNOWN = DIMENSIONS | VARIABLES

@@ -21,9 +21,7 @@ BOOK = ROOT / "book"
 PACKAGE = ROOT / "fisherbook"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
-BEFORE_THE_SPINE = {
-    "colophon", "measuring",
-}  # fmt: skip
+NO_FINDINGS = {"colophon"}
 
 # Where conda-forge's name is another than PyPI's, or more than one package.
 CONDA_NAMES = {"torch": ["pytorch"], "h5netcdf": ["h5netcdf", "h5py"]}
@@ -225,8 +223,8 @@ def test_notebook_needs_no_path_and_is_formatted_like_the_rest(notebook):
 
 
 def test_a_finding_is_thin_and_has_no_plumbing(notebook):
-    if notebook.name in BEFORE_THE_SPINE:
-        pytest.skip("was written before there was a spine")
+    if notebook.name in NO_FINDINGS:
+        pytest.skip("says what made the pages")
     cells = [cell.source for cell in code_cells(notebook)]
     assert sum(len(lines_of(source)) for source in cells) <= 220
     assert max(len(lines_of(source)) for source in cells) <= 30
@@ -238,8 +236,8 @@ def test_a_finding_is_thin_and_has_no_plumbing(notebook):
 
 
 def test_a_finding_shows_its_experiment_its_statistics_and_its_verdict(notebook):
-    if notebook.name in BEFORE_THE_SPINE:
-        pytest.skip("was written before there was a spine")
+    if notebook.name in NO_FINDINGS:
+        pytest.skip("says what made the pages")
     shown = [cell.source for cell in code_cells(notebook) if "hide-input" not in cell.metadata.get("tags", [])]
     kept = re.findall(r"fb\.keep\(", "\n".join(cell.source for cell in code_cells(notebook)))
     assert len(re.findall(r"fb\.keep\(", "\n".join(shown))) == len(kept) > 0
