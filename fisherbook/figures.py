@@ -345,15 +345,6 @@ def forest(
     return Picture(_selected(table, select, draw, False), (_ends(table, scale),))
 
 
-def heatmap(values: xr.DataArray, x: str, y: str, label: str, **options: Any) -> Picture:
-    """Draw the mean over replicates as colours, by two dimensions."""
-    mean = values.mean("replicate") if "replicate" in values.dims else values
-    image = hv.QuadMesh((mean[x].values, mean[y].values, mean.transpose(y, x).values), [x, y], label)
-    labels = {"xlabel": _labelled(values[x]), "ylabel": _labelled(values[y]), "colorbar": True, "clabel": label}
-    look = {"cmap": "viridis", "responsive": True, "min_height": 340, "max_width": 690, "hooks": [_scrolls]}
-    return Picture(image.opts(**labels | look | options), (values,))
-
-
 def _choices(values: xr.DataArray, chosen: Choices) -> tuple[str, dict[Any, Any]]:
     """The dimension that is meant, and its values with their texts."""
     if isinstance(chosen, str):
@@ -455,11 +446,6 @@ def _slug(label: str) -> str:
     return re.sub(r"\W+", "_", label).strip("_") or "value"
 
 
-def angle_axis(plot: Any) -> Any:
-    """Mark multiples of π/2 on the horizontal axis of a plot over the whole circle."""
-    return plot.opts(hooks=[_scrolls, _fit_legend, _pi_ticks], xlim=(-np.pi, np.pi))
-
-
 def _pi_ticks(plot: Any, _element: Any) -> None:
     axis = plot.state.below[0]
     axis.ticker = FixedTicker(ticks=list(_PI_TICKS))
@@ -473,24 +459,6 @@ def _fit_legend(plot: Any, _element: Any) -> None:
     for legend in plot.state.legend:
         longest = max((len(item.label.value) for item in legend.items), default=0)
         legend.ncols = int(np.clip(room // (_KEY + _LETTER * longest), 1, 4))
-
-
-def loglog(plot: Any) -> Any:
-    """Make both axes of a plot logarithmic."""
-    return plot.opts(logx=True, logy=True)
-
-
-def log_ticks(plot: Any, values: Sequence[float]) -> Any:
-    """Label only these values on a plot's logarithmic horizontal axis."""
-    return plot.opts(xticks=[(value, f"{value:g}") for value in values])
-
-
-def guide(slope: float, through: tuple[float, float], span: tuple[float, float], text: str) -> hv.Overlay:
-    """Draw a dotted straight line of a given slope in a doubly logarithmic plot, with a word on it."""
-    x = np.array(span)
-    y = through[1] * (x / through[0]) ** slope
-    line = hv.Curve((x, y)).opts(color=_TEXT, line_width=1.5, line_dash="dotted")
-    return line * hv.Text(x[-1], y[-1], f" {text}", halign="left").opts(text_color=_TEXT, text_font_size="12px")
 
 
 def mosaic(images: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> hv.Image:

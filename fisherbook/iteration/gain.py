@@ -6,90 +6,51 @@ curve φ = ½ log F has φ_k = G_k ℓ_k + ξ_k: gain times density, and noise.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from .. import angles as circle
 from .. import checks
-from ..network.training import train
-from .finetuning import Networks, log_fisher
-from .schemes import coefficients, multisines
 
 
-def measured(
-    networks: Networks,
-    pairs: int = 3,
-    rms: float = 0.5,
-    scales: int = 16,
-    splits: Sequence[str] | None = None,
-    state: str = "gain",
-) -> xr.Dataset:
-    """Measure how strongly the curves of fine-tuned networks answer the density, frequency by frequency.
+def harmonics(values: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
+    """Return the coefficients c_k (..., frequency) of curves Σ_k Re c_k exp(ikθ) over an even grid of angles.
 
     Parameters
     ----------
-    networks : Networks
-        Whose pre-trained networks 0 … `replicates` - 1 are fine-tuned once more under each density, on its fine-tuning
-        stage. No random draw is shared with those of its own calls.
-    pairs : int
-        Pairs of opposite densities per network, each with phases of its own. Both of a pair are trained with the same
-        random numbers: faces, noise, and the quantiles that become angles.
-    rms : float
-        Of the densities' logarithms.
-    scales : int
-        Frequencies k = 1 … `scales`, driven with equal amplitudes.
-    splits : sequence of str, optional
-        Of the faces that curves are measured with; by default the one that drives `networks`.
-    state : str
-        Names the fine-tuning, and so keys its random draws.
-
-    Returns
-    -------
-    Dataset
-        ``gain`` (split, replicate, frequency), the mean over pairs; networks are independent of each other.
+    values : DataArray (..., angle)
+    orders : sequence of int
+        k = 1, 2, …, the new coordinate.
     """
-    count, splits = networks.replicates, list(splits or [networks.split])
-    shared = {"seed": networks.seed, "device": networks.device, "store": networks.store, "progress": False}
-    faces, network = networks.stimulus, networks.network
-    start = train(faces, network, [networks.pretraining], count, **shared).keys[networks.pretraining.name]
-    drive = multisines(count * pairs, networks.angles, rms, scales, networks.seed + 1)
-    curves = []
-    for log_density in (drive, -drive):
-        densities = tuple(circle.tabulated(p) for p in np.exp(log_density))
-        stage = replace(networks.finetuning, name=state, density=densities if len(densities) > 1 else densities[0])
-        tuned = train(faces, network, [stage], len(drive), start=list(start) * pairs, **shared)
-        curves.append([log_fisher(tuned, faces, networks.angles, split) for split in splits])
-    driven, plus, minus = (coefficients(values)[..., 1 : scales + 1] for values in (drive, *curves))
-    gains = np.diagonal(response(plus, minus, driven), axis1=-2, axis2=-1).real
-    gains = gains.reshape(len(splits), pairs, count, scales).mean(1)
-    coords = {"split": splits, "replicate": np.arange(count), "frequency": np.arange(1, scales + 1)}
-    return xr.Dataset({"gain": (tuple(coords), gains)}, coords)
+    about = {"units": "1", "long_name": "frequency k, periods per turn"}
+    k = xr.DataArray(np.asarray(orders), {"frequency": ("frequency", np.asarray(orders), about)})
+    return 2 * (values * np.exp(-1j * k * values.angle)).mean("angle")
 
 
-def response(plus: ArrayLike, minus: ArrayLike, drive: ArrayLike) -> NDArray[np.complex128]:
-    """Return how each frequency of the curve answers each frequency of the density, from pairs of opposite densities.
+def response(curves: xr.DataArray, densities: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
+    """Return the gain G_k (..., frequency), from curves under pairs of opposite densities.
 
     Half the difference of a pair has no noise that both share, and no answer to the density's even powers.
 
     Parameters
     ----------
-    plus, minus : array_like, shape (..., answer)
-        φ_j under ℓ and under -ℓ.
-    drive : array_like, shape (..., frequency)
-        ℓ_k, none of them 0: a multisine with random phases.
+    curves : DataArray (sign, ..., angle)
+        φ under ℓ (``sign`` 1) and under -ℓ (-1).
+    densities : DataArray (..., angle)
+        ℓ, with power at all of the frequencies: a multisine with random phases.
+    orders : sequence of int
 
     Returns
     -------
-    array, shape (..., answer, frequency)
-        G_jk = ½ (φ⁺_j - φ⁻_j) ℓ_k* / |ℓ_k|²; its diagonal is the gain. One pair is unbiased over random phases: what
-        ℓ_k' gives j then has a random phase relative to ℓ_k, and averages out over pairs.
+    DataArray (..., frequency)
+        G_k = Re ½ (φ⁺_k - φ⁻_k) ℓ_k* / |ℓ_k|². One pair is unbiased over random phases: what another frequency of the
+        density gives k then has a random phase relative to ℓ_k, and averages out over pairs.
     """
-    odd, drive = (np.asarray(plus) - np.asarray(minus)) / 2, np.asarray(drive)
-    return odd[..., :, None] * (drive.conj() / np.abs(drive) ** 2)[..., None, :]
+    odd = harmonics(curves.sel(sign=1, drop=True) - curves.sel(sign=-1, drop=True), orders) / 2
+    drive = harmonics(densities, orders)
+    return (odd * drive.conj() / abs(drive) ** 2).real
 
 
 def components(values: ArrayLike) -> dict[str, NDArray[np.float64]]:

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import fisherbook as fb
-from fisherbook.iteration import finetuning as tuning
 from fisherbook.iteration import gain
 from fisherbook.statistics import findings
 
@@ -56,36 +56,30 @@ def test_a_single_network_or_replicate_has_no_parts(shape):
         gain.components(np.ones(shape))
 
 
-def test_response_finds_gain_and_coupling_whatever_is_common_or_even():
-    rng = np.random.default_rng(3)
-    pairs = 4000
-    matrix = np.diag(G).astype(complex)
-    matrix[2, 0], matrix[0, 3] = 0.2j, -0.1
-    drive = 0.3 * np.exp(2j * np.pi * rng.random((pairs, 4)))
-    common = complex_normal(rng, pairs, 4)
-    even = common + 0.5 * drive[:, ::-1] ** 2
-    plus, minus = (even + sign * drive @ matrix.T + 0.02 * complex_normal(rng, pairs, 4) for sign in (1, -1))
-    found = gain.response(plus, minus, drive)
-    error = found.std(0) / np.sqrt(pairs)
-    assert np.all(np.abs(found.mean(0) - matrix) < 4 * error)
+def test_response_finds_the_gain_whatever_is_common_or_even():
+    rng, at, orders = np.random.default_rng(3), fb.grid(32), np.arange(1, 5)
+    phases = rng.uniform(0, 2 * np.pi, (4000, 4, 1))
+    waves = np.cos(orders[:, None] * at + phases)
+    labels = {"chain": np.arange(len(phases)), "angle": at}
+    drive = xr.DataArray(0.3 * waves.sum(1), labels)
+    answer = xr.DataArray(0.3 * (G[:, None] * waves).sum(1), labels)
+    common = xr.DataArray(rng.normal(size=drive.shape), labels) + drive**2
+    own = [xr.DataArray(0.02 * rng.normal(size=drive.shape), labels) for _ in range(2)]
+    curves = {sign: common + sign * answer + noise for sign, noise in zip((1, -1), own, strict=True)}
+    found = gain.response(xr.Dataset({str(k): v for k, v in curves.items()}).to_dataarray("sign")
+                          .assign_coords(sign=[1, -1]), drive, orders)  # fmt: skip
+    error = found.std("chain") / np.sqrt(len(phases))
+    assert found.dims == ("chain", "frequency")
+    assert (abs(found.mean("chain") - G) < 4 * error).all()
     assert error.max() < 0.01
 
 
-def test_networks_have_their_gain_measured_whatever_else_is_measured():
-    stimulus = fb.Stimulus(fb.load_faces("gratings", size=8, limit=40))
-    pretraining = fb.Stage("uniform", fb.uniform(), steps=3, batch=4)
-    finetuning = fb.Stage("tuned", fb.uniform(), steps=2, batch=4)
-    networks = tuning.Networks(stimulus, fb.Network(hidden=(4,)), pretraining, finetuning, 2, 16)
-    found = gain.measured(networks, pairs=3, scales=2, splits=["train", "test"])
-    assert found.gain.dims == ("split", "replicate", "frequency")
-    assert found.gain.shape == (2, 2, 2)
-    assert np.isfinite(found.gain).all()
-    np.testing.assert_array_equal(gain.measured(networks, pairs=3, scales=2).gain, found.gain.sel(split=["train"]))
-
-
 def test_a_single_noiseless_frequency_has_its_gain_exactly():
-    drive = np.array([[0.3 * np.exp(0.7j)]])
-    np.testing.assert_allclose(gain.response(0.4 * drive + 9, -0.4 * drive + 9, drive), [[[0.4]]])
+    at = fb.grid(12)
+    drive = xr.DataArray(0.3 * np.cos(at + 0.7), {"angle": at})
+    both = xr.DataArray([0.4, -0.4], {"sign": [1, -1]}) * drive + 9
+    np.testing.assert_allclose(gain.response(both, drive, [1]), [0.4])
+    np.testing.assert_allclose(gain.harmonics(drive, [1]), [0.3 * np.exp(0.7j)])
 
 
 def test_without_gain_constant_noise_drifts_and_fresh_noise_diffuses():
