@@ -14,6 +14,7 @@ from commit_notebooks import is_checked, ready
 from packaging.requirements import Requirement
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+from fisherbook import results
 from fisherbook.publishing import execute, outcomes, profiles
 
 ROOT = Path(__file__).parents[1]
@@ -150,8 +151,23 @@ def test_profiles_name_parameters_that_the_notebooks_have(profile):
     assert set(profiles.profile_values(BOOK, profile)) == {path.stem for path in NOTEBOOKS}
 
 
+PUBLISHED = sorted((ROOT / "data" / "results").glob("*/"))
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_published_datasets_have_one_vocabulary_and_hold_information_by_angle_replicate_and_stage(folder):
+    by, kept = {"angle", "replicate"}, []
+    for path in sorted(folder.glob("*.nc")):
+        dataset = results.load(path)  # with the units of the vocabulary, or an error
+        assert set(dataset.dims) <= results.DIMENSIONS.keys(), path
+        assert set(dataset.variables) <= results.DIMENSIONS.keys() | results.VARIABLES.keys(), path
+        measured = [dataset[name].dims for name in ("fisher_information", "log_fisher") if name in dataset]
+        kept += [dims for dims in measured if by < {*dims} and {"stage", "iteration"} & {*dims}]
+    assert kept, f"no dataset of {folder.name} has information over angle, replicate and stage or iteration"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", sorted((ROOT / "data" / "results").glob("*/")), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
 def test_published_results_obey_the_schema_and_were_made_with_the_published_parameters(folder):
     values = profiles.profile_values(BOOK, "published")[folder.name]
     used = {name: is_["default"] for name, is_ in profiles.parameters(BOOK / f"{folder.name}.ipynb").items()} | values
