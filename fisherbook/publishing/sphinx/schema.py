@@ -1,11 +1,12 @@
-"""The tables of the results page: dimensions and variables as the package has them.
+"""The tables of the results page: dimensions and variables as the package has them, and what each file holds.
 
 Before the pages are read, ``results.DIMENSIONS`` and ``results.VARIABLES`` become
-``dimensions_table.md`` and ``variables_table.md``, which that page includes. Neither
-is a page.
+``dimensions_table.md`` and ``variables_table.md``, and the datasets beside the pages
+``files_table.md``. That page includes all three; none is a page.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sphinx.application import Sphinx
 
 from ... import results
 
-TABLES = ("dimensions", "variables")
+TABLES = ("dimensions", "variables", "files")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -24,13 +25,45 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def _write_tables(app: Sphinx) -> None:
-    for name in TABLES:
-        text = table(getattr(results, name.upper()))
-        path = Path(app.srcdir) / f"{name}_table.md"
-        path.write_text(text, encoding="utf-8")
+    folder = Path(app.srcdir)
+    texts = (known(results.DIMENSIONS), known(results.VARIABLES), files(folder))
+    for name, text in zip(TABLES, texts, strict=True):
+        (folder / f"{name}_table.md").write_text(text, encoding="utf-8")
 
 
-def table(known: Mapping[str, tuple[str, str]]) -> str:
+def known(names: Mapping[str, tuple[str, str]]) -> str:
     """Return names with their units and meanings as a Markdown table."""
-    rows = [f"| `{name}` | `{unit}` | {said} |" for name, (unit, said) in known.items()]
-    return "\n".join(["| Name | Unit | Meaning |", "|---|---|---|", *rows]) + "\n"
+    return table(
+        ("Name", "Unit", "Meaning"), ((f"`{name}`", f"`{unit}`", said) for name, (unit, said) in names.items())
+    )
+
+
+def files(book: Path) -> str:
+    """Return what each dataset of a built book holds, name by name, as Markdown with one fold for each file."""
+    paths = sorted(book.glob("results/*/*.nc"))
+    parts = []
+    for folder, own in groupby(paths, lambda path: path.parent):
+        parts += [f"{{doc}}`{folder.name}`", *map(holds, own)]
+    return "\n\n".join(parts or ["None: the notebooks of this site kept none."]) + "\n"
+
+
+def holds(path: Path) -> str:
+    """Return a fold with all names of a file: over what, with units and long names."""
+    dataset = results.load(path)
+    rows = []
+    for name in (*dataset.coords, *dataset.data_vars):
+        each = dataset[name]
+        over = str(each.size) if name in dataset.dims else " × ".join(map(str, each.dims)) or "one value"
+        rows.append((f"`{name}`", over, f"`{each.units}`", each.long_name))
+    name, size = f"{path.parent.name}/{path.stem}", f"{path.stat().st_size / 1000:.0f} kB"
+    link = f"{{download}}`{path.name} <results/{path.parent.name}/{path.name}>`"
+    said = f'`fb.open_results("{name}")`, or {link}, {size}.'
+    body = table(("Name", "Values, or over", "Unit", "Meaning"), rows)
+    return f"````{{dropdown}} {name}: {', '.join(map(str, dataset.data_vars))}\n{said}\n\n{body}````"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return rows as a Markdown table."""
+    head = list(head)
+    lines = [[text.replace("|", r"\|") for text in row] for row in (head, ["---"] * len(head), *rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,29 @@
+"""Pages that are made from files when the site is built."""
+
+import numpy as np
+import xarray as xr
+
+from fisherbook import results
+from fisherbook.publishing.sphinx import schema
+
+
+def test_the_page_on_the_dataset_has_every_name_of_every_file(tmp_path):
+    mine = {"units": "1", "long_name": "growth as |Δ|"}
+    made = xr.Dataset(
+        {"log_fisher": (("replicate", "angle"), np.zeros((2, 3))), "growth": ("replicate", [1, 2], mine)},
+        {"replicate": [0, 1], "angle": [-1.0, 0.0, 1.0], "kappa": 3.0},
+    )
+    for name in ("roughness/information", "roughness/pairs", "task/networks"):
+        results.save(results.label(made), tmp_path / "results" / f"{name}.nc")
+    text = schema.files(tmp_path)
+    assert [line for line in text.splitlines() if line.startswith("{doc}")] == ["{doc}`roughness`", "{doc}`task`"]
+    assert text.count("```{dropdown}") == 3 and "roughness/pairs: log_fisher, growth" in text
+    assert "{download}`networks.nc <results/task/networks.nc>`" in text
+    assert text.count("| `log_fisher` | replicate × angle | `1` | half the logarithm of the Fisher information |") == 3
+    assert text.count("| `angle` | 3 | `rad` | stimulus angle |") == 3
+    assert text.count(r"| `growth` | replicate | `1` | growth as \|Δ\| |") == 3
+    assert text.count("| `kappa` | one value | `1` |") == 3
+
+
+def test_a_site_without_datasets_says_so(tmp_path):
+    assert schema.files(tmp_path).startswith("None")
