@@ -5,6 +5,7 @@ Nothing is estimated here: what is drawn is in the data given, but for the mean 
 
 import base64
 import html
+import io
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import pandas as pd
 import xarray as xr
 from bokeh.models import FixedTicker
 from bokeh.themes import Theme
+from PIL import Image
 from scipy.special import stdtrit
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the same name has the same colour on every page.
@@ -470,6 +472,32 @@ def mosaic(images: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> h
         xlabel="", ylabel="", xticks=[(k + 0.5, name) for k, name in enumerate(columns)],
         yticks=[(down - k - 0.5, name) for k, name in enumerate(rows)],
     )  # fmt: skip
+
+
+def turn(image: np.ndarray, curve: xr.DataArray) -> str:
+    """Return HTML of a face that a reader turns, beside the curve of what networks know at each angle.
+
+    Parameters
+    ----------
+    image : array, shape (height, width)
+        Grey values between 0 and 1.
+    curve : DataArray (angle,)
+        √F in rad⁻¹ on a whole grid.
+    """
+    picture = io.BytesIO()
+    Image.fromarray((255 * np.clip(image, 0, 1)).astype(np.uint8)).resize((184, 184)).save(picture, "png")
+    source = base64.b64encode(picture.getvalue()).decode()
+    degrees, values = np.rad2deg(curve.angle.values), curve.values
+    points = " ".join(f"{180 + x:.0f},{150 - 140 * y / values.max():.1f}" for x, y in zip(degrees, values, strict=True))
+    table = ",".join(f"{value:.3g}" for value in values)
+    return (
+        f'<div class="fb-turn" data-values="{table}"><img alt="A face" src="data:image/png;base64,{source}">'
+        '<svg viewBox="0 0 360 178" role="img" aria-label="The square root of Fisher information over the angle">'
+        f'<polyline points="{points}"/><line x1="180" x2="180" y1="6" y2="150"/><circle cx="180" cy="0" r="5"/>'
+        '<text x="0" y="172">−180°</text><text x="170" y="172">0°</text><text x="322" y="172">180°</text></svg>'
+        '<label>Turn the face <input type="range" min="-180" max="180" step="2" value="40"></label>'
+        '<p aria-live="polite"></p></div>'
+    )
 
 
 def interval(low: float, mean: float, high: float, row: str, shade: str) -> list[hv.Element]:

@@ -105,3 +105,11 @@ def test_a_figures_tools_leave_the_wheel_and_the_finger_to_the_page():
     figures.setup()
     toolbar = hv.render(figures.lines(labelled(), "lag", "height", hue="loss", select="split").plot["train"]).toolbar
     assert toolbar.active_drag is None and toolbar.active_scroll is None
+
+
+def test_a_face_that_turns_has_its_picture_and_every_value():
+    curve = xr.DataArray(np.linspace(1, 2, 8), {"angle": np.linspace(-3, 2, 8)})
+    drawn = figures.turn(np.zeros((4, 4)), curve)
+    assert 'data-values="1,1.14,1.29,1.43,1.57,1.71,1.86,2"' in drawn
+    assert drawn.count("data:image/png;base64,") == 1
+    assert 'aria-live="polite"' in drawn and 'type="range"' in drawn

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sphinx.application import Sphinx
 from ...statistics.claims import KINDS, RELATIONS, VERDICTS
 from ...statistics.texts import plain
 
-TABLE, ANSWERS = "findings_table.md", "observations.md"
+TABLE, ANSWERS, HERO = "findings_table.md", "observations.md", "hero.md"
 MEANS = {
     "quick": "few networks and small pictures, and so wide intervals",
     "published": "many networks, and so narrower intervals",
@@ -36,12 +36,13 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the extension to Sphinx."""
     app.connect("builder-inited", _write_table)
     app.connect("html-page-context", _mark_verdicts)
-    app.config.exclude_patterns += [TABLE, ANSWERS]
+    app.config.exclude_patterns += [TABLE, ANSWERS, HERO]
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _write_table(app: Sphinx) -> None:
     source = Path(app.srcdir)
+    (source / HERO).write_text(hero(sorted(source.glob("*.ipynb"))), encoding="utf-8")
     if (source / "findings.json").is_file():
         rows = json.loads((source / "findings.json").read_text())
         pages = {row["page"]: title(source / row["page"]) for row in rows}
@@ -52,6 +53,15 @@ def _write_table(app: Sphinx) -> None:
         answers = source / "answers.json"
         answered = json.loads(answers.read_text()) if answers.is_file() else []
         (source / ANSWERS).write_text(observations(answered, pages), encoding="utf-8")
+
+
+def hero(pages: Iterable[Path]) -> str:
+    """Return the picture of the first page that one of the notebooks left, or else the drawing that stands for it."""
+    for page in pages:
+        for output in (o for cell in nbformat.read(page, as_version=4).cells for o in cell.get("outputs", [])):
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == "hero":
+                return f"```{{raw}} html\n{next(v for k, v in output.data.items() if k.endswith('html'))}\n```\n"
+    return "![A face in a ring that is wide where networks tell angles finely.](_static/question.svg)\n"
 
 
 def _mark_verdicts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -84,7 +94,8 @@ def observations(answers: list[Mapping[str, Any]], pages: Mapping[str, str]) -> 
     blocks = []
     for number, group in groupby(numbered, lambda a: a["observation"]):
         found = list(group)
-        lines = ['<div class="fb-observation">', "", f"**{number}. The earlier work saw:** {found[0]['saw']}", ""]
+        saw = " ".join(dict.fromkeys(one["saw"] for one in found))
+        lines = ['<div class="fb-observation">', "", f"**{number}. The earlier work saw:** {saw}", ""]
         for one in found:
             lines += [f"{_relation(one['relation'])} {one['find']} [{pages[one['page']]}]({one['page']})", ""]
         blocks.append("\n".join([*lines, "</div>", ""]))
