@@ -27,3 +27,47 @@
     }, 500);
   });
 })();
+
+// A term tells a pointer its meaning by its title. Whoever taps it, or comes by keyboard, reads the same at the foot of the
+// window, with a link to the glossary; a tap elsewhere, Escape or the next focus closes it.
+(() => {
+  let touched = false, card = null;
+
+  function close() {
+    if (card) card.remove();
+    card = null;
+  }
+
+  function tell(link) {
+    close();
+    card = document.createElement("div");
+    card.className = "fb-meaning";
+    card.setAttribute("role", "status");
+    const word = document.createElement("strong"), more = document.createElement("a");
+    word.textContent = link.textContent.trim();
+    more.href = link.href;
+    more.textContent = "Glossary";
+    card.append(word, `: ${link.title} `, more);
+    document.body.append(card);
+  }
+
+  const term = (event) => event.target.closest("a[title]:has(.std-term)");
+  document.addEventListener("pointerdown", (event) => (touched = event.pointerType !== "mouse"), true);
+  document.addEventListener("keydown", (event) => {
+    touched = false;
+    if (event.key === "Escape") close();
+  }, true);
+  document.addEventListener("click", (event) => {
+    const link = touched && term(event);
+    if (link) {
+      event.preventDefault();
+      tell(link);
+    } else if (card && !card.contains(event.target)) close();
+  });
+  document.addEventListener("focusin", (event) => {
+    if (touched) return;
+    const link = term(event);
+    if (link && link.matches(":focus-visible")) tell(link);
+    else if (card && !card.contains(event.target)) close();
+  });
+})();

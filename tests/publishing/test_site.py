@@ -251,7 +251,22 @@ def test_every_public_name_has_its_place_on_the_page_of_the_package(open_page):
 @pytest.mark.parametrize("name", ["results", "roughness"])
 def test_a_term_tells_its_meaning(open_page, name):
     page = open_page(f"{name}.html")
-    assert "rad" in page.locator("a[title]:has(.std-term)").first.get_attribute("title")
+    assert len(page.locator("a[title]:has(.std-term)").first.get_attribute("title").split()) > 5
+
+
+def test_a_finger_and_the_keyboard_learn_a_term_s_meaning_too(open_page):
+    page = open_page("results.html", 390)
+    link, meaning = page.locator("article a[title]:has(.std-term)").first, page.locator(".fb-meaning")
+    link.dispatch_event("pointerdown", {"pointerType": "touch"})
+    link.dispatch_event("click")
+    assert link.get_attribute("title") in meaning.inner_text()
+    assert page.url.endswith("results.html") and meaning.locator("a").get_attribute("href").endswith("-information")
+    page.locator("article h1").click()
+    assert not meaning.count()
+    _tab_to(page, "e => e.matches('a[title]:has(.std-term)')")
+    assert meaning.count() == 1
+    page.keyboard.press("Escape")
+    assert not meaning.count()
 
 
 def test_first_page_has_every_claim_once_and_counts_them(open_page):

@@ -1,4 +1,4 @@
-"""A term of the glossary tells its meaning where the pointer rests on it.
+"""A term of the glossary tells its meaning where the pointer rests on it, or a finger taps it (``accessible.js``).
 
 The role ``{term}`` makes a link to the glossary, and so does the first mention of a
 term in the text of a page, which needs no role; the link gets the term's definition
@@ -15,7 +15,20 @@ from sphinx.application import Sphinx
 GLOSSARY = "glossary"
 # Words that the text also uses in their plain sense: only the role links them.
 PLAIN = {"angle", "claim", "finding", "fold", "gain", "layer", "margin", "profile"}
-PLAIN |= {"split", "stage", "store", "verdict"}
+PLAIN |= {
+    "split",
+    "stage",
+    "store",
+    "verdict",
+    "arc",
+    "bias",
+    "chain",
+    "concentration",
+    "drift",
+    "exponent",
+    "frequency",
+}
+PLAIN |= {"half the logarithm", "history", "iteration", "k", "mark", "relation", "scheme", "spread"}
 NAMES = ("api", "bibliography")  # pages of names and titles rather than of text
 
 
@@ -29,7 +42,7 @@ def _tell(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     if GLOSSARY not in app.env.found_docs:
         return
     said = _definitions(app.env.get_doctree(GLOSSARY))
-    if docname not in (GLOSSARY, *NAMES):
+    if not docname.startswith((GLOSSARY, *NAMES)):
         terms = {term: target for term, (target, _) in said.items()}
         _link_first_mentions(app, doctree, docname, terms)
     titles = dict(said.values())
