@@ -87,7 +87,7 @@ def _words(finding: Finding) -> dict[str, str]:
     value = scale(finding.estimate.value)
     sides = {"more": "less", "higher": "lower", "above": "below"}
     words = {one: one if value >= finding.claim.null else other for one, other in sides.items()}
-    return words | {"number": row["number"], "value": plain(value)}
+    return words | {"number": row["number"], "value": plain(value).replace("-", "−")}
 
 
 def _sure(found: Sequence[Finding], lead: Finding) -> str:

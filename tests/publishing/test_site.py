@@ -51,6 +51,14 @@ CUT = (
     : e.classList.contains('bk-Canvas') && below(e).some(axis => edge(axis).bottom > edge(e).bottom + 1)).length;
 }"""
 )
+CATCHING = (
+    "() => {"
+    + ELEMENTS
+    + """
+  return [...elements(document)].filter(e => e.closest('.bk-Canvas, .bk-Events') || e.className === 'bk-Canvas')
+    .map(e => getComputedStyle(e).touchAction).filter(action => action === 'none' || action === 'pan-x');
+}"""
+)
 BEYOND = """() => {
   const edge = document.querySelector('article').getBoundingClientRect().right + 1;
   return [...document.querySelectorAll('article mjx-math')]
@@ -165,6 +173,19 @@ def open_page(browser, address):
     for page in opened:
         page.close()
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_wheel_and_finger_over_a_figure_move_the_page(open_page, name):
+    page = open_page(f"{name}.html", 390)
+    figures = page.locator(".bk-Canvas:visible")
+    for number in range(min(figures.count(), 2)):
+        figures.nth(number).scroll_into_view_if_needed()
+        edges, before = figures.nth(number).bounding_box(), page.evaluate("window.scrollY")
+        page.mouse.move(edges["x"] + edges["width"] / 2, max(edges["y"], 0) + 60)
+        page.mouse.wheel(0, -80 if before > 200 else 80)
+        page.wait_for_function(f"window.scrollY !== {before}", timeout=3000)
+    assert page.evaluate(CATCHING) == [], "a finger is caught"
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
