@@ -1,10 +1,15 @@
 """Pages that are made from files when the site is built."""
 
+import re
+import subprocess
+
 import numpy as np
 import xarray as xr
+from small_book import ROOT
 
 from fisherbook import results
-from fisherbook.publishing.sphinx import schema
+from fisherbook.publishing import profiles
+from fisherbook.publishing.sphinx import schema, start
 
 
 def test_the_page_on_the_dataset_has_every_name_of_every_file(tmp_path):
@@ -27,3 +32,24 @@ def test_the_page_on_the_dataset_has_every_name_of_every_file(tmp_path):
 
 def test_a_site_without_datasets_says_so(tmp_path):
     assert schema.files(tmp_path).startswith("None")
+
+
+def test_buttons_lead_to_the_repository_that_the_checkout_came_from(tmp_path, monkeypatch):
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert start.address(tmp_path) == start.address(None) == ""
+    assert "fb-buttons" not in start.begin("") and "make setup" in start.begin("")
+    subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", "git@github.com:some.one/a-book.git"], check=True)
+    text = start.begin(start.address(tmp_path))
+    assert (
+        'href="https://github.com/some.one/a-book"' in text and "git clone https://github.com/some.one/a-book" in text
+    )
+    assert "mybinder.org/v2/gh/some.one/a-book/HEAD" in text and "codespaces.new/some.one/a-book" in text
+    monkeypatch.setenv("GITHUB_REPOSITORY", "else/where")
+    assert start.address(tmp_path) == "https://github.com/else/where"
+
+
+def test_each_page_has_its_time():
+    text = start.times(ROOT / "book", ROOT / "data" / "results")
+    assert text.count("{doc}") == len(profiles.notebooks(ROOT / "book"))
+    assert re.search(r"\| \{doc\}`task` \| \d+ s \| \d+ min \|", text)
