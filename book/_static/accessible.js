@@ -1,6 +1,6 @@
 // Panel draws its widgets in shadow roots and leaves the handles of its sliders without a name. A screen reader is told
 // the slider's own title. Widgets appear when Bokeh has drawn them, so the page is looked through again for a while.
-// The entries of the bibliography get the role that belongs in a list.
+// The entries of the bibliography get the role that belongs in a list, and folds of the table of contents a name.
 (() => {
   function* elements(root) {
     for (const element of root.querySelectorAll("*")) {
@@ -19,6 +19,7 @@
   }
 
   window.addEventListener("load", () => {
+    for (const fold of document.querySelectorAll("nav summary")) fold.setAttribute("aria-label", "pages of this part");
     for (const entry of document.querySelectorAll("[role=doc-biblioentry]")) entry.setAttribute("role", "listitem");
     const started = Date.now();
     const timer = setInterval(() => {

@@ -1,9 +1,12 @@
 """Pages that are made from files when the site is built."""
 
+import doctest
 import re
 import subprocess
+import warnings
 
 import numpy as np
+import pytest
 import xarray as xr
 from small_book import ROOT
 
@@ -53,3 +56,22 @@ def test_each_page_has_its_time():
     text = start.times(ROOT / "book", ROOT / "data" / "results")
     assert text.count("{doc}") == len(profiles.notebooks(ROOT / "book"))
     assert re.search(r"\| \{doc\}`task` \| \d+ s \| \d+ min \|", text)
+
+
+WINGS = sorted((ROOT / "book").glob("api*.md"))
+
+
+@pytest.mark.parametrize("page", WINGS, ids=lambda page: page.stem)
+def test_each_page_on_the_package_begins_with_an_example_that_runs(page):
+    text = page.read_text(encoding="utf-8")
+    example = re.search(r"```pycon\n(.*?)```", text, re.DOTALL)
+    assert example.start() < text.index("## ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        case = doctest.DocTestParser().get_doctest(example[1], {}, page.name, str(page), 0)
+        assert doctest.DocTestRunner().run(case).failed == 0
+
+
+def test_every_wing_of_the_package_has_its_page():
+    wings = {path.parent.name for path in (ROOT / "fisherbook").glob("*/__init__.py")} - {"publishing"}
+    assert {page.stem for page in WINGS} == {"api", *(f"api_{wing}" for wing in wings)}
