@@ -384,6 +384,9 @@ def _selected(
         return draw(values)
     several = [select] if isinstance(select, str | Mapping) else list(select)
     chosen = [_choices(values, one) for one in several]
+    for one, (_, texts) in zip(several, chosen, strict=True):
+        if isinstance(one, str):  # of numbers there is a slider, of words a menu
+            texts |= {key: key for key in texts if isinstance(key, int | float)}
     pictures = {}
     for keys in itertools.product(*(texts for _, texts in chosen)):
         part = values.sel({d: key for (d, _), key in zip(chosen, keys, strict=True)}, drop=True)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -533,8 +532,10 @@ def _of_replicates(function: Callable, inputs: tuple, identity: NDArray | None, 
     for r, row in enumerate(codes):
         own = [item[r : r + 1] if isinstance(item, Tensor) and item.ndim > 1 else item for item in inputs]
         each.append(function(*own, groups=row, **options))
-    most = max(part.influence.shape[-1] for part in each)  # who is not there has no influence
-    each = [p._replace(influence=F.pad(p.influence, (0, most - p.influence.shape[-1]))) for p in each]
+    most = max(part.influence.shape[-1] for part in each)
+    for r, part in enumerate(each):  # who is not there has no influence
+        nobody = part.influence.new_zeros(*part.influence.shape[:-1], most - part.influence.shape[-1])
+        each[r] = part._replace(influence=torch.cat([part.influence, nobody], -1))
     joined = [torch.cat(column) for column in zip(*(part[:-1] for part in each), strict=True)]
     extra = {key: torch.cat([part.extra[key] for part in each]) for key in each[0].extra}
     return kernels.Estimate(*joined, extra)
