@@ -109,6 +109,11 @@ def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+def finds(notebook: Path) -> bool:
+    """Return whether a notebook decides claims."""
+    return any(re.search(r"findings\.decide\(|glue_findings\(", cell.source) for cell in read(notebook).cells)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return what a YAML file says; nothing if there is none."""
     try:

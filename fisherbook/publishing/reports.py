@@ -103,7 +103,7 @@ def sweep(notebook: str, settings: Sequence[str], profile: str = "quick", root: 
     values = [execute.values_of(notebook, c, profile, root) for c in chosen]  # all are looked at before one is run
     if same := [", ".join(c) for k, c in enumerate(chosen) if values[k] in values[:k]]:
         raise ValueError(f"a sweep needs values that differ: {same[0]} is there already")
-    if not any("glue_findings(" in cell.source for cell in profiles.read(root / "book" / f"{notebook}.ipynb").cells):
+    if not profiles.finds(root / "book" / f"{notebook}.ipynb"):
         raise ValueError(f"{notebook} makes no claims, so there is nothing to lay side by side")
     folders = []
     for condition in tqdm(chosen, desc="sweep", leave=False):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
-FINDING = [name for name, path in profiles.notebooks(BOOK).items() if "glue_findings(" in path.read_text()]
+FINDING = [name for name, path in profiles.notebooks(BOOK).items() if profiles.finds(path)]
 # Two machines make other networks of the same seed (`book/conftest.py`), so that by chance 95 % intervals would lie
 # apart for one claim in 250: too often for a book of some fifty. At 99 % it is about one in 5,000.
 LEVEL = 0.99
@@ -81,6 +81,10 @@ def expected_of(name):
     path = EXPECTED / f"{name}.json"
     assert path.is_file(), f"there is no {path.name}: run `make book` and then `make notebooks`"
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_page_with_claims_is_looked_at():
+    assert len(FINDING) > 10
 
 
 @pytest.mark.parametrize("name", FINDING)
