@@ -151,6 +151,11 @@ def test_profiles_name_parameters_that_the_notebooks_have(profile):
     assert set(profiles.profile_values(BOOK, profile)) == {path.stem for path in NOTEBOOKS}
 
 
+def test_the_pieces_that_are_verified_are_of_parameters_that_the_notebooks_have():
+    for name, values in profiles.read_yaml(BOOK / "profiles" / "verify.yml").items():
+        profiles.choose(BOOK / f"{name}.ipynb", values)
+
+
 PUBLISHED = sorted((ROOT / "data" / "results").glob("*/"))
 
 
