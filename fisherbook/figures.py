@@ -471,9 +471,8 @@ def mosaic(images: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> h
     down, across, height, width = images.shape
     whole = images.transpose(0, 2, 1, 3).reshape(down * height, across * width)
     return hv.Image(whole, bounds=(0, 0, across, down)).opts(
-        cmap="gray", clim=(0, 1), responsive=True, aspect=across / down, max_width=690, toolbar=None, show_grid=False,
-        active_tools=[], hooks=[_scrolls], xlabel="", ylabel="",
-        xticks=[(k + 0.5, name) for k, name in enumerate(columns)],
+        cmap="gray", clim=(0, 1), responsive=True, aspect=across / down, max_width=690, toolbar=None, active_tools=[],
+        hooks=[_scrolls], show_grid=False, xlabel="", ylabel="", xticks=[(k + 0.5, n) for k, n in enumerate(columns)],
         yticks=[(down - k - 0.5, name) for k, name in enumerate(rows)],
     )  # fmt: skip
 
