@@ -59,6 +59,12 @@ CATCHING = (
     .map(e => getComputedStyle(e).touchAction).filter(action => action === 'none' || action === 'pan-x');
 }"""
 )
+# What makes a page wider than its window, if anything does.
+ASIDE = """width => document.documentElement.scrollWidth <= width ? [] : [...document.querySelectorAll("body *")]
+    .filter(e => e.getBoundingClientRect().right > width && e.getBoundingClientRect().width)
+    .map(e => `${e.tagName}.${e.className} ${e.getBoundingClientRect().right}: ${e.textContent.trim().slice(0, 60)}`)
+    .concat(`${document.documentElement.scrollWidth} pixels`)"""
+
 BEYOND = """() => {
   const edge = document.querySelector('article').getBoundingClientRect().right + 1;
   return [...document.querySelectorAll('article mjx-math')]
@@ -159,7 +165,7 @@ def open_page(browser, address):
             lambda r: r.url.startswith((base, "data:", "blob:")) or faults.append(f"asks for {r.url}"),
         )
         page.on("requestfailed", lambda r: faults.append(f"failed to load {r.url}"))
-        page.on("response", lambda r: r.ok or faults.append(f"status {r.status} for {r.url}"))
+        page.on("response", lambda r: r.status < 400 or faults.append(f"status {r.status} for {r.url}"))
         page.on("pageerror", lambda e: faults.append(f"script error: {e}"))
         page.on(
             "console",
@@ -192,7 +198,9 @@ def test_wheel_and_finger_over_a_figure_move_the_page(open_page, name):
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_whole_and_open_to_everyone(open_page, name, width, scheme):
     page = open_page(f"{name}.html", width, scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    page.wait_for_function("document.fonts.status === 'loaded'")
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate(ASIDE, width) == [], "the page scrolls sideways"
     assert page.evaluate(CUT) == 0, "a plot is cut off"
     assert page.evaluate(BEYOND) == [], "a formula is wider than the page"
     assert not page.locator("mjx-merror").count(), "a formula is wrong"
