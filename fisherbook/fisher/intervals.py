@@ -34,7 +34,7 @@ def difference(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
         If the labels of a dimension differ.
     """
     psi, other = _influence(first), _influence(second)
-    for dim in sorted({*psi.dims} & {*other.dims}):
+    for dim in sorted(map(str, {*psi.dims} & {*other.dims})):
         mine, theirs = psi.indexes[dim], other.indexes[dim]
         if len(mine) != len(theirs) or not mine.sort_values().equals(theirs.sort_values()):
             raise ValueError(f"first and second have different labels along {dim}: {_alone(mine, theirs)}")
