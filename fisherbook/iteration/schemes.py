@@ -68,7 +68,10 @@ def von_mises_mixture(
     wanted = np.exp(normalised(log_density - rate * band(curve, scales))[0])
     at = circle.grid(wanted.shape[1])
     concentration = (components / np.pi) ** 2
-    basis = [circle.von_mises(centre, concentration).pdf(at) for centre in circle.grid(components)]
+    basis = [
+        circle.Density("von_mises", (float(circle.wrap(centre)), concentration)).pdf(at)
+        for centre in circle.grid(components)
+    ]
     basis = np.stack([*basis, np.exp(np.full(len(at), _UNIFORM))], 1)
     mixed = np.stack([basis @ nnls(basis, p)[0] for p in wanted])
     return np.log(np.maximum(mixed, np.exp(_UNIFORM - LIMIT))), state
