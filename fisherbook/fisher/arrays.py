@@ -140,10 +140,24 @@ def recorded(
         missing = np.logical_or.reduce(masks) if masks else None
         slopes = other.values if kind == "estimates" else other.values / turn
     if kind == "estimates":
+        if float((values * turn).abs().max()) > 2 * period + 1e-9:
+            raise ValueError(
+                f"estimates of up to {float(values.abs().max()):.4g} lie beyond two periods of the stimulus: they have "
+                "the unit of the angles; np.deg2rad converts degrees, or unit='deg' where both are"
+            )
         values, slopes = (v if v is None else v.double().unsqueeze(-1) for v in (values * turn, slopes))
     if "side" in main.dims and values.shape[main.dims.index("side")] != 2:
         sides = values.shape[main.dims.index("side")]
         raise ValueError(f"responses must have two sides, theta -/+ delta / 2, not {sides}")
+    if (
+        kind == "pair"
+        and "side" in main.dims
+        and (same := (values[:, :, 0] == values[:, :, 1]).flatten(2).all(2)).any()
+    ):
+        raise ValueError(
+            f"both sides are the very same responses at {int(same.any(0).sum())} of {same.shape[1]} angles: side 0 is "
+            "theta - delta / 2, side 1 theta + delta / 2"
+        )
     replicate = main.labels.get("replicate", np.arange(len(values)))
     wanted = None if at is None else as_angles(at, period, unit, "at")
     if "angle" in main.dims:
@@ -204,6 +218,11 @@ def as_angles(value: Any, period: float, unit: str | None, argument: str = "angl
     said = _UNITS.get(str(getattr(value, "attrs", {}).get("units")))
     if period < np.inf and said and said != (unit or "rad"):
         raise ValueError(f"{argument} are labelled {value.attrs['units']}: say unit={said!r}, or convert them")
+    if np.ma.is_masked(value):
+        raise ValueError(
+            f"{argument} are masked in {np.ma.getmaskarray(value).sum()} of {value.size} places: leave these out, and "
+            "their trials"
+        )
     plain = _numpy(value)
     plain = plain.astype(np.float64) if one and plain.ndim == 0 else plain
     if period < np.inf:
@@ -266,7 +285,9 @@ def _array(argument: str, value: Any, kind: str, dims: Mapping[str, str]) -> _Ar
     flat = tuple(dim for dim in full if dim in ("face", "unit"))
     labels, counts, names = {}, None, None
     if isinstance(value, xr.Dataset):
-        raise ValueError(f"{argument} must be an array, not a dataset: choose one of {', '.join(value.data_vars)}")
+        raise ValueError(
+            f"{argument} must be an array, not a dataset: choose one of {', '.join(map(str, value.data_vars))}"
+        )
     value = _labelled(value, flat, dims)
     if isinstance(value, xr.DataArray):
         lead = ("replicate",) if "replicate" in value.dims else ()
@@ -395,7 +416,8 @@ def _unmasked(whole: Recorded, missing: NDArray | None, kind: str) -> tuple[Reco
     # Faces that are masked at every angle are left out.
     if missing is None:
         return whole, None
-    missing = missing.any(2) if kind == "pair" else missing
+    if kind == "pair":
+        missing = np.logical_or.reduce(missing, axis=2)
     faces = missing.reshape(-1, missing.shape[-1])
     if (faces != faces[0]).any():
         return whole, missing

@@ -12,7 +12,7 @@ from numpy.polynomial import legendre
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .covariance import least_faces, people
+from .covariance import least_faces, people, varying
 from .kernels import Estimate, Rows, combined, tangent
 
 _WINDOW = 1 / 24  # of the period, on both sides, whose trials make a covariance where too few have one angle
@@ -94,6 +94,10 @@ def smoothed_trials(
     responses, who = responses.double(), people(groups, responses)
     if not responses.isfinite().all():
         raise ValueError("activity must be finite, but some of it is NaN or infinite")
+    for place in at.tolist():
+        own = responses[..., window(angles, place, responses.shape[-1], period), :]
+        varying(own.var(-2, correction=0), own.mean(-2))  # residuals of a constant unit are not quite constant
+    responses = responses - (middle := responses.mean(-2, keepdim=True))  # sums of squares keep their digits
     basis, slope, sizes = _basis(angles, at, period, spare=0)
     weights, q = _chosen(basis, slope, sizes, responses, trials=True)
     residual, leverage = responses - q @ (q.mT @ responses), (q * q).sum(-1)
@@ -102,7 +106,7 @@ def smoothed_trials(
     for place, weight in zip(at.tolist(), weights, strict=True):
         near = window(angles, place, responses.shape[-1], period)
         inside = near.nonzero().squeeze(-1)
-        rows, mean = residual[..., inside, :], responses[..., inside, :].mean(-2)
+        rows, mean = residual[..., inside, :], (responses[..., inside, :].mean(-2, keepdim=True) + middle).squeeze(-2)
         rows = rows - rows.mean(-2, keepdim=True)
         lost = max(1.0, float(leverage[inside].sum()))  # degrees of freedom that the fit took; one angle's mean is one
         rows = rows * ((len(inside) - 1) / max(len(inside) - lost, 1.0)) ** 0.5

@@ -8,20 +8,18 @@ covered by errors that are summed over people.
 
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import chi2, norm, rankdata
-from sklearn.base import BaseEstimator
-from sklearn.covariance import MinCovDet
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.model_selection import GroupKFold, cross_val_predict
 from torch import Tensor
 
 from .covariance import People, centred, cholesky, people, whiten
 from .kernels import Estimate, direct, rescaled
+
+if TYPE_CHECKING:  # half a second, which only these estimators need
+    from sklearn.base import BaseEstimator
 
 _FOLDS = 5
 _KEPT = 0.975  # of normal faces that are no outliers, as in the reweighting step of FAST-MCD
@@ -44,6 +42,8 @@ def robust(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: 
     Rousseeuw and Van Driessen (1999), Technometrics 41: 212-223. Croux and Haesbroeck (1999), J Multivar Anal
     71: 161-190, for the scale, which scikit-learn lacked before 1.8.
     """
+    from scipy.stats import chi2
+
     units = pair.shape[-1]
     cut = chi2(units).ppf(_KEPT)
     scale = chi2(units + 2).cdf(cut) / _KEPT
@@ -62,6 +62,8 @@ def robust(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: 
 
 def _core(rows: NDArray, cut: float, scale: float) -> NDArray:
     # The faces within the 97.5 % ellipse that their own covariance, scaled to be consistent, draws.
+    from sklearn.covariance import MinCovDet
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "The covariance matrix associated to your dataset is not full rank")
@@ -95,6 +97,8 @@ def discrimination(pair: Tensor, delta: float, groups: ArrayLike | None = None, 
     ----------
     DeLong, DeLong and Clarke-Pearson (1988), Biometrics 44: 837-845.
     """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     return _by_area(LinearDiscriminantAnalysis(), pair, delta, groups)
 
 
@@ -106,6 +110,8 @@ def nonlinear(pair: Tensor, delta: float, groups: ArrayLike | None = None, desig
     May exceed the linear information. Of normal responses it shows most of the full information; the area of
     a decision variable that is not normal, and few faces, make it fall short.
     """
+    from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+
     return _by_area(QuadraticDiscriminantAnalysis(), pair, delta, groups)
 
 
@@ -127,6 +133,8 @@ def divergence(pair: Tensor, delta: float, groups: ArrayLike | None = None, desi
     ----------
     Berisha and Hero (2015), IEEE Signal Process Lett 22: 988-992, for this divergence and its relation to I.
     """
+    from sklearn.kernel_ridge import KernelRidge
+
     model = KernelRidge(kernel="rbf", gamma=0.25 / pair.shape[-1], alpha=1.0)
 
     def one(sides: NDArray, who: NDArray) -> tuple[float, float, NDArray]:
@@ -138,7 +146,9 @@ def divergence(pair: Tensor, delta: float, groups: ArrayLike | None = None, desi
     return rescaled(_classified(one, pair, groups), 4 / delta**2)
 
 
-def _by_area(model: BaseEstimator, pair: Tensor, delta: float, groups: ArrayLike | None) -> Estimate:
+def _by_area(model: "BaseEstimator", pair: Tensor, delta: float, groups: ArrayLike | None) -> Estimate:
+    from scipy.stats import norm, rankdata
+
     def one(sides: NDArray, who: NDArray) -> tuple[float, float, NDArray]:
         minus, plus = _held_out(model, sides, who, "decision_function")
         faces = len(minus)
@@ -162,10 +172,20 @@ def _by_person(values: NDArray, who: NDArray) -> NDArray:
     return sums / len(values) * np.sqrt(len(sums) / (len(sums) - 1))
 
 
-def _held_out(model: BaseEstimator, sides: NDArray, who: NDArray, method: str) -> NDArray:
+def _held_out(model: "BaseEstimator", sides: NDArray, who: NDArray, method: str) -> NDArray:
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+
     side = np.repeat([-1, 1], sides.shape[1])
     folds = GroupKFold(min(_FOLDS, who.max() + 1))
-    scores = cross_val_predict(model, np.concatenate(sides), side, groups=np.tile(who, 2), cv=folds, method=method)
+    rows, groups = np.concatenate(sides), np.tile(who, 2)
+    try:
+        scores = cross_val_predict(model, rows, side, groups=groups, cv=folds, method=method)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            "nonlinear finds next to no variance on one of the two sides in some combination of units, or too few "
+            f"faces for it ({sides.shape[1]}): take a smaller delta, more faces or fewer units; direct takes such "
+            "responses"
+        ) from None
     return scores.reshape(2, -1)
 
 

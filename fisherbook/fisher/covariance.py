@@ -195,7 +195,7 @@ def cholesky(x: Tensor, mean: Tensor, freedom: int) -> Tensor:
             f"error; {x.shape[-2]} came. Take more faces or project onto fewer units"
         )
     covariance = x.mT @ x / freedom
-    variance = _varying(covariance.diagonal(dim1=-2, dim2=-1), mean)
+    variance = varying(covariance.diagonal(dim1=-2, dim2=-1), mean)
     factor, failed = torch.linalg.cholesky_ex(covariance)
     unexplained = factor.diagonal(dim1=-2, dim2=-1) ** 2 < _SINGULAR * variance
     if failed.any() or unexplained.any():
@@ -208,10 +208,11 @@ def cholesky(x: Tensor, mean: Tensor, freedom: int) -> Tensor:
 
 def deviations(x: Tensor, mean: Tensor, freedom: int) -> Tensor:
     """Return the standard deviation of each unit of ``(..., face, unit)`` less its `mean`; none may be constant."""
-    return _varying((x * x).sum(-2) / freedom, mean).sqrt()
+    return varying((x * x).sum(-2) / freedom, mean).sqrt()
 
 
-def _varying(variance: Tensor, mean: Tensor) -> Tensor:
+def varying(variance: Tensor, mean: Tensor) -> Tensor:
+    """Return the variances of units; a ValueError names those that are constant next to their mean."""
     constant = (variance <= _SINGULAR**2 * mean**2).reshape(-1, variance.shape[-1]).any(0)
     if constant.any():
         raise ValueError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import checks, results
 from ..checks import FewFaces, Misfit
 from . import circular, classifiers, kernels
-from .arrays import Activity, Trials, circle_period, recorded
+from .arrays import Activity, Recorded, Trials, circle_period, recorded
 from .covariance import least_faces
 from .pooled import MARGIN, pooled
 
@@ -296,12 +296,13 @@ def estimate(
         line = period is None and symmetry is None
         unit = unit if line else checks.one_of("unit", unit or "rad", ("rad", "deg"))
         if "delta" in given:
-            delta = given["delta"] = checks.number("delta", delta, above=0) * (np.pi / 180 if unit == "deg" else 1)
+            delta = checks.number("delta", delta, above=0) * (np.pi / 180 if unit == "deg" else 1)
+            given["delta"] = _step(delta, circle_period(period, unit, symmetry))
         source, led = recorded(kind, given, at, circle_period(period, unit, symmetry), None if line else unit, dims)
     if influence and "pooled" in entries:
         raise ValueError("'pooled' knows no influence of single trials: leave influence out")
     if "pair" in needs:
-        delta = checks.number("delta", delta, above=0)
+        delta = _step(delta, _period(source))
         usual = "independent" if isinstance(source, Trials) else "paired"
         design = checks.one_of("design", design or usual, ("paired", "independent"))
         if isinstance(source, Trials) and design == "paired":
@@ -321,6 +322,16 @@ def estimate(
     return _per(unit or "1", results.label(whole)) if getattr(source, "period", 0) == np.inf else results.label(whole)
 
 
+def _step(delta: float | None, period: float) -> float:
+    delta = checks.number("delta", delta, above=0)
+    if delta > period / 2 - 1e-9:
+        raise ValueError(
+            f"delta must be less than half a period, {period / 2:.4g} rad, not {delta:.4g}: further on, the two "
+            "stimuli come nearer again"
+        )
+    return delta
+
+
 def _options(entries: Mapping[str, Estimator], shuffled: bool, diagonal: bool) -> dict[str, str]:
     if not (shuffled or diagonal):
         return {}
@@ -337,7 +348,8 @@ def _per(unit: str, dataset: xr.Dataset) -> xr.Dataset:
     # On a line, in the stimulus' own unit.
     power = {"rad-2": "1" if unit == "1" else f"{unit}-2", "rad": unit}
     for variable in dataset.variables.values():
-        variable.attrs["units"] = power.get(variable.attrs.get("units"), variable.attrs.get("units", "1"))
+        own = variable.attrs.get("units", "1")
+        variable.attrs["units"] = power.get(own, own)
     dataset["angle"].attrs["long_name"] = "stimulus"
     return dataset
 
@@ -572,6 +584,16 @@ def _warn(found: Sequence[xr.Dataset], source: Activity | Trials) -> None:
             "read its estimates as bounds from below, and compare 'smoothed' or 'direct' where trials allow"
         )
         warnings.warn(text, Misfit, stacklevel=3)
+    pooled_units = [int(one.n_units) for one in found if one.estimator.item() == "pooled"]
+    if pooled_units and isinstance(source, Recorded | Trials) and pooled_units[0] == source.values.shape[-1]:
+        quiet = [(r.amax(-2) == r.amin(-2)).flatten(0, -2).any(0) for r in _populations("curve", source, None)]
+        if (constant := torch.stack(quiet).any(0)).any():
+            warnings.warn(
+                f"{int(constant.sum())} of {len(constant)} units are constant at some angle (the first is unit "
+                f"{int(constant.nonzero()[0])}): 'pooled' takes their variance there from the other angles; "
+                "units='drop' leaves them out",
+                stacklevel=3,
+            )
     slopes, needs = getattr(source, "slopes", None), {ESTIMATORS[one.estimator.item()].needs for one in found}
     if slopes is not None and "tangents" in needs and _same_for_all(source, slopes):
         warnings.warn(

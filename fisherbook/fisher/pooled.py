@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 MARGIN = 10  # trials beyond units and mean below which the correction for the inverse is not to be trusted
+_SINGULAR = 1e-9  # share of a unit's variance that the others must leave unexplained
 _CELLS = 180  # angles apart at which modes and variances are told apart
 _ORDER = 10  # highest order of the mean's Fourier series
 _SIGNAL = 12  # most directions in which the noise may change with the angle
@@ -110,6 +111,8 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     Psychometrika 47: 69, for expectation-maximisation of factor models; MacKay (1992), Neural Comput 4: 415, for
     shrinkage by evidence; Golub, Heath and Wahba (1979), Technometrics 21: 215, for cross-validation.
     """
+    if period == math.inf:
+        raise ValueError("pooled takes a stimulus on a circle, not on a line (period=None); smoothed takes both")
     turns = 2 * math.pi / period
     phase, wanted = (np.asarray(a, np.float64) * turns % (2 * math.pi) for a in (angles, at))
     order = np.argsort(phase, kind="stable")
@@ -125,6 +128,7 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
         )
     cells = _cells(phase)
     rest = responses - fourier(phase, mean.order)[0] @ mean.coefficients
+    _check_rest(rest)
     noise = _fit_noise(rest, mean, cells, freedom)
     kept = (freedom - units - 1) / freedom  # of the inverse of a sample covariance
     here = _decode(mean, noise, cells.phase, kept)
@@ -133,7 +137,9 @@ def pooled(responses: Array, angles: Array, at: Array, period: float = 2 * math.
     output = (each.weights * scaled).sum(1)
     signal = _signal(here.modes, noise.common)
     others = scaled @ signal - (here.modes[:, 0] @ signal)[cells.of] * (output / each.slope)[:, None]
-    left, used, odds = _regress(output / np.sqrt(each.variance), others, fourier(phase, _HARMONICS - 1)[0])
+    left, used, odds = output / np.sqrt(each.variance), 0.0, 0.0
+    if units > 1:  # one unit is all that there is: nothing else is carried
+        left, used, odds = _regress(left, others, fourier(phase, _HARMONICS - 1)[0])
     points = np.concatenate([wanted, cells.phase])
     excess, unsure, more = _log_variance(left**2 * (trials / (freedom - used)), phase, points)
     blur = excess[len(wanted) :].var() + (_BLUR * (units / freedom) ** 2) ** 2
@@ -186,11 +192,25 @@ def _check(responses: Array, phase: Array) -> None:
         )
     if not np.isfinite(responses).all():
         raise ValueError("activity must be finite, but some of it is NaN or infinite")
-    constant = np.flatnonzero(np.ptp(responses, axis=0) == 0)
-    if len(constant):
+    rows = np.sort(responses, axis=0)
+    for what, wrong in (
+        ("are constant", rows[0] == rows[-1]),
+        ("differ from a constant in one trial alone", (rows[1] == rows[-1]) | (rows[0] == rows[-2])),
+    ):
+        if wrong.any():
+            raise ValueError(
+                f"{wrong.sum()} of {len(wrong)} units {what} (the first is unit {wrong.argmax()}): "
+                "leave these units out, as units='drop' of estimate does"
+            )
+
+
+def _check_rest(rest: Array) -> None:
+    units = rest.shape[1]
+    scaled = rest / rest.std(0)
+    if units > 1 and np.linalg.eigvalsh(scaled.T @ scaled / len(rest))[0] < _SINGULAR:
         raise ValueError(
-            f"{len(constant)} of {responses.shape[1]} units are constant (the first is unit {constant[0]}): "
-            "leave these units out"
+            f"the covariance of {units} units over {len(rest)} trials is singular: some units are linear combinations "
+            "of others, or recorded twice; leave these out"
         )
 
 
@@ -288,7 +308,7 @@ def _regress(output: Array, others: Array, basis: Array) -> tuple[Array, float, 
     others = others / np.sqrt((others**2).mean(0))
     x = (others[:, :, None] * basis[:, None]).reshape(len(output), -1)
     harmonic = np.tile((np.arange(basis.shape[1]) + 1) // 2, others.shape[1])
-    gram, along, best, plain = x.T @ x, x.T @ output, None, None
+    gram, along, tried = x.T @ x, x.T @ output, []
     for constant in (1e6, 3000, 300, 30):
         for turning in (1e6, 3000, 300, 30):
             prior = np.where(harmonic == 0, constant, turning * np.maximum(harmonic, 1) ** 2)
@@ -296,10 +316,8 @@ def _regress(output: Array, others: Array, basis: Array) -> tuple[Array, float, 
             terms = np.linalg.solve(precision, along)
             left = output @ output - along @ terms
             evidence = (np.log(prior).sum() - np.linalg.slogdet(precision)[1] - len(output) * np.log(left)) / 2
-            plain = evidence if plain is None else plain
-            if best is None or evidence > best[0]:
-                best = evidence, terms, precision
-    evidence, terms, precision = best
+            tried.append((evidence, terms, precision))
+    plain, (evidence, terms, precision) = tried[0][0], max(tried, key=lambda one: one[0])
     return output - x @ terms, np.trace(np.linalg.solve(precision, gram)), evidence - plain
 
 

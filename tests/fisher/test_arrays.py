@@ -416,3 +416,80 @@ def test_nan_is_counted_by_trials():
     responses[[3, 9], 1] = np.nan
     with pytest.raises(ValueError, match="responses have NaN or infinity in 2 of 320 trials: leave these out, or mask"):
         estimate(responses, angles=SHOWN, estimator="smoothed")
+
+
+# ---- what was a number, and a wrong one ------------------------------------------------------------------
+
+
+def test_a_unit_that_is_silent_at_one_angle_is_refused_or_told_or_left_out():
+    responses, angles = recording()
+    responses[np.isclose(angles, angles[0]), 1] = 0
+    with pytest.raises(ValueError, match=r"1 of 3 units are constant over faces at some angle .*unit 1.*units='drop'"):
+        estimate(responses, angles=angles, estimator="smoothed")
+    with pytest.warns(UserWarning, match=r"1 of 3 units are constant at some angle .the first is unit 1.: 'pooled'"):
+        estimate(responses, angles=angles, estimator="pooled")
+    for name in ("smoothed", "pooled"):
+        found = estimate(responses, angles=angles, estimator=name, units="drop")
+        alone = estimate(responses[:, [0, 2]], angles=angles, estimator=name)
+        np.testing.assert_allclose(found.fisher_information, alone.fisher_information)
+
+
+@given(offset=st.sampled_from([-1e8, -1e3, 1e3, 1e8]), name=st.sampled_from(["smoothed", "direct"]))
+@settings(max_examples=8)
+def test_a_baseline_changes_nothing(offset, name):
+    responses, angles = recording()
+    extra = {"delta": np.pi / 4} if name == "direct" else {}
+    plain, lifted = (information(r, angles=angles, estimator=name, **extra) for r in (responses, responses + offset))
+    np.testing.assert_allclose(lifted, plain, rtol=1e-4)
+
+
+def test_one_unit_is_pooled_as_it_is_smoothed():
+    responses, angles = recording(repeats=90)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = information(responses[:, :1], angles=angles, estimator="pooled")
+    assert found.mean() == pytest.approx(4.5, rel=0.15)
+
+
+@pytest.mark.parametrize("twice", [lambda r: r[:, 0], lambda r: 2 * r[:, 0] - r[:, 2]])
+@pytest.mark.parametrize("name", ["smoothed", "pooled", "direct"])
+def test_units_that_are_others_again_have_no_covariance(name, twice):
+    responses, angles = recording()
+    extra = {"delta": np.pi / 4} if name == "direct" else {}
+    with pytest.raises(ValueError, match=r"covariance of 4 units over .* is singular"):
+        estimate(np.column_stack([responses, twice(responses)]), angles=angles, estimator=name, **extra)
+
+
+@pytest.mark.parametrize("name", [n for n, entry in ESTIMATORS.items() if entry.needs == "pair"])
+def test_two_sides_that_are_the_same_have_no_interval_of_width_zero(name):
+    side = np.random.default_rng(0).normal(size=(1, 1, 80, 2))
+    with pytest.raises(ValueError, match="both sides are the very same responses at 1 of 1 angles"):
+        estimate(side.repeat(2, 1), angles=[0.0], delta=0.1, estimator=name)
+
+
+@given(st.floats(0.5, 3))
+@settings(max_examples=5)
+def test_two_stimuli_half_a_period_apart_or_more_are_refused(periods):
+    responses, angles = recording(period=np.pi)
+    with pytest.raises(ValueError, match=r"delta must be less than half a period, 1\.571 rad"):
+        estimate(responses, angles=angles, estimator="direct", delta=periods * np.pi, period=np.pi)
+
+
+def test_masked_angles_and_reports_in_degrees_are_refused():
+    responses, angles = recording()
+    some = np.ma.masked_array(angles, np.arange(len(angles)) < 9)
+    with pytest.raises(ValueError, match="angles are masked in 9 of 320 places: leave these out, and their trials"):
+        estimate(responses, angles=some, estimator="smoothed")
+    reported = (angles + 0.2 * responses[:, 0] + np.pi) % (2 * np.pi) - np.pi
+    with pytest.raises(ValueError, match=r"estimates of up to .* lie beyond two periods .* unit='deg' where both are"):
+        estimate(estimates=np.rad2deg(reported), angles=angles, estimator="decoded")
+    degrees = {"estimates": np.rad2deg(reported), "angles": np.rad2deg(angles), "unit": "deg"}
+    np.testing.assert_allclose(
+        information(**degrees, estimator="decoded"), information(estimates=reported, angles=angles, estimator="decoded")
+    )
+
+
+def test_far_stimuli_are_refused_by_nonlinear_in_our_words():
+    far = np.stack([np.zeros((40, 2)), np.ones((40, 2))]) + 1e-3 * np.random.default_rng(0).normal(size=(2, 40, 2))
+    with pytest.raises(ValueError, match=r"nonlinear finds next to no variance .*smaller delta"):
+        estimate(far[None], angles=[0.0], delta=0.1, design="independent", estimator="nonlinear")

@@ -105,12 +105,19 @@ def test_noise_that_turns_with_the_angle_is_told_and_noise_that_does_not_is_not(
         (TRIALS, ANGLES / 4, "not 12 with a gap of 0.77 turns"),
         (np.where(TRIALS > 20, np.nan, TRIALS), ANGLES, "activity must be finite"),
         (TRIALS * [1, 1, 0, 1, 1, 1], ANGLES, r"1 of 6 units are constant \(the first is unit 2\)"),
+        (np.where(np.arange(300)[:, None] == 7, TRIALS, TRIALS * [1, 0, 1, 1, 1, 1]), ANGLES, "in one trial alone"),
+        (TRIALS[:, [0, 1, 2, 3, 4, 4]], ANGLES, "of 6 units over 300 trials is singular"),
         (TRIALS[::16], ANGLES[::16], "pooled needs at least 16 trials more than its mean has terms"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(trials, angles, message):
     with pytest.raises(ValueError, match=message):
         pooled(trials, angles, AT)
+
+
+def test_a_line_is_no_circle():
+    with pytest.raises(ValueError, match="pooled takes a stimulus on a circle, not on a line"):
+        fb.estimate(TRIALS, angles=ANGLES, period=None, estimator="pooled")
 
 
 def test_faces_that_are_the_same_at_all_angles_are_no_trials():
