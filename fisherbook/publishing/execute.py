@@ -38,6 +38,7 @@ from .site import build_site, copy_book, page
 
 _SHOWING = ("figures", "publishing")  # modules that make no number
 LAST = "colophon"  # shows the records of the others, so it is executed after them
+_REFUSALS = ("ValueError", "FileNotFoundError", "NotADirectoryError", "PermissionError")  # of what a reader gave
 _KERNEL_MEMORY = 2 << 30  # bytes to allow for each of the notebooks that run side by side
 
 
@@ -360,7 +361,7 @@ def _papermill(
         )
     except papermill.PapermillExecutionError as error:
         cell = f"cell [{error.exec_count}], which begins {error.source.strip().splitlines()[0]!r}"
-        refusal = ValueError(error.evalue) if error.ename == "ValueError" else None
+        refusal = ValueError(error.evalue) if error.ename in _REFUSALS else None
         raise RuntimeError(f"{source.name} failed in {cell}:\n  {error.ename}: {error.evalue}") from refusal
     except DeadKernelError:
         raise RuntimeError(f"{source.name} failed: its kernel died, perhaps for want of memory") from None

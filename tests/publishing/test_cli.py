@@ -53,8 +53,9 @@ def test_a_failing_notebook_is_exit_code_1(root, capsys):
     assert "first.ipynb failed in cell [2]" in capsys.readouterr().err
 
 
-def test_a_value_that_the_notebook_refuses_is_bad_input_where_it_is_the_readers(root, capsys):
-    check = "if kappa < 0:\n    raise ValueError(f'kappa must be positive, not {kappa}')"
+@pytest.mark.parametrize("error", ["ValueError", "FileNotFoundError"])
+def test_a_value_that_the_notebook_refuses_is_bad_input_where_it_is_the_readers(root, capsys, error):
+    check = f"if kappa < 0:\n    raise {error}" + "(f'kappa must be positive, not {kappa}')"
     write_notebook(root / "book" / "first.ipynb", PARAMETERS, check)
     assert cli.main(["run", "first", "-p", "kappa=-1"]) == 2
     assert capsys.readouterr().err == "fisherbook: kappa must be positive, not -1.0 (first with kappa=-1)\n"
