@@ -310,7 +310,12 @@ def estimate(
     options = {
         name: {**options, **({"design": design} if entry.needs == "pair" else {})} for name, entry in entries.items()
     }
-    found = [_labelled(name, entry, source, delta, options[name], influence, drop) for name, entry in entries.items()]
+    # Without identity, trials of a table with holes are independent ones to pooled, as those of a whole table are.
+    alone = source._replace(identity=None) if isinstance(source, Trials) and identity is None else source
+    found = [
+        _labelled(name, entry, alone if name == "pooled" else source, delta, options[name], influence, drop)
+        for name, entry in entries.items()
+    ]
     _warn(found, source)
     whole = found[0] if isinstance(estimator, str) else xr.concat(found, "estimator", join="outer")
     if not led:

@@ -136,3 +136,16 @@ def test_the_page_on_own_recordings_runs_as_it_stands(tmp_path, monkeypatch, cap
             exec(block, names)
     printed = re.search(r"```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
     assert capsys.readouterr().out.strip() == printed.strip()
+
+
+def test_masked_trials_are_left_out_as_if_they_had_not_been_recorded():
+    random = np.random.default_rng(3)
+    angles = np.linspace(-np.pi, np.pi, 12, endpoint=False)
+    responses = np.cos(angles[:, None, None] - np.arange(6)) + random.normal(size=(12, 30, 6))
+    masked = np.ma.masked_array(responses, np.zeros(responses.shape, bool))
+    masked[3, 5] = masked[7, :2] = np.ma.masked
+    left = [np.asarray(one[~one.mask.any(-1)]) for one in masked]
+    found = fb.estimate(masked, angles=angles, estimator="pooled")
+    wanted = fb.estimate(left, angles=angles, estimator="pooled")
+    np.testing.assert_allclose(found.fisher_information, wanted.fisher_information, rtol=1e-9)
+    np.testing.assert_allclose(found.standard_error, wanted.standard_error, rtol=1e-9)
