@@ -134,7 +134,7 @@ def _executed(notebook: str, settings: Sequence[str], profile: str, root: Path) 
             _execute(root, folder, folder / "book", profile, {notebook: mine})
         except RuntimeError as error:
             # With its own parameters a notebook runs: a value that it refuses is the reader's.
-            if settings and isinstance(refusal := error.__cause__.__cause__, ValueError):
+            if settings and (cause := error.__cause__) and isinstance(refusal := cause.__cause__, ValueError):
                 raise ValueError(f"{refusal} ({notebook} with {', '.join(settings)})") from None
             raise
         yield folder
@@ -425,7 +425,7 @@ def _known(executed: Path, name: str, key: str) -> Run | None:
 def _key(notebook: Path, values: Mapping[str, Any], state: Any) -> str:
     """Return the digest of all that an executed notebook depends on."""
     cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in read(notebook).cells]
-    used = {name: declared["default"] for name, declared in parameters(notebook).items()} | values
+    used = {name: declared["default"] for name, declared in parameters(notebook).items()} | dict(values)
     files = [traces(str(used[name]), used.get("root", "")) for name in ("source", "weights") if name in used]
     return store.digest([cells, dict(values), state, files])
 
