@@ -142,6 +142,12 @@ def source_digest(*modules: str, package: Path = _PACKAGE) -> str:
     return hashlib.sha256(f"[{','.join(written)}]".encode()).hexdigest()
 
 
+def unchanged(modules: str, digest: str) -> bool:
+    """Return whether `modules`, names apart by spaces, do what they did when they had a digest; none may be gone."""
+    names = modules.split()
+    return {*names} <= {*_sources(_PACKAGE)} and source_digest(*names) == digest
+
+
 #: Modules that make no number: sentences of errors, files, and labels.
 _NO_NUMBER = {"checks", "store", "results"}
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from fisherbook import store
 from fisherbook.network.networks import Network
-from fisherbook.store import Store, array_digest, canonical, closure, digest, made_by, source_digest
+from fisherbook.store import Store, array_digest, canonical, closure, digest, made_by, source_digest, unchanged
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 names = st.text().filter(lambda name: not name.startswith("@"))
@@ -126,6 +126,12 @@ def source(tmp_path):
         return source_digest("inner.one", "two", package=package)
 
     return of
+
+
+def test_what_modules_that_have_changed_or_are_gone_once_made_is_older():
+    assert unchanged("angles store", source_digest("angles", "store"))
+    assert not unchanged("angles store", source_digest("angles"))
+    assert not unchanged("angles adaptation", source_digest("angles"))
 
 
 @pytest.mark.parametrize(
