@@ -6,4 +6,13 @@ HoloViews, and the command line no torch.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from . import checks
+
+_lazily, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    try:
+        return _lazily(name)
+    except ModuleNotFoundError as error:
+        raise checks.not_installed(f"fisherbook.{name}", error, "book") from None

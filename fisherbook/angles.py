@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
+import scipy  # its parts are loaded when they are used
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import i0e
 
 from . import checks
 
@@ -76,11 +76,6 @@ def circular_mean(angles: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
     return np.angle(np.exp(1j * np.asarray(angles)).mean(axis))
 
 
-def resultant_length(angles: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """Return the length of the mean resultant vector: 1 when all angles agree, 0 when they are balanced."""
-    return np.abs(np.exp(1j * np.asarray(angles)).mean(axis))
-
-
 @dataclass(frozen=True)
 class Density:
     """A probability density of the angle on the circle.
@@ -125,7 +120,7 @@ class Density:
         if self.kind == "von_mises":
             loc, kappa = self.parameters
             # exp(kappa cos) / (2 pi I0(kappa)), with the exponentially scaled I0 so that no kappa overflows
-            return np.exp(kappa * (np.cos(angles - loc) - 1)) / (2 * np.pi * i0e(kappa))
+            return np.exp(kappa * (np.cos(angles - loc) - 1)) / (2 * np.pi * scipy.special.i0e(kappa))
         n = len(self.parameters)
         values = np.append(self.parameters, self.parameters[0])
         return np.interp((angles + np.pi) % (2 * np.pi), np.linspace(0, 2 * np.pi, n + 1), values)

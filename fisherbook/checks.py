@@ -15,6 +15,13 @@ class Misfit(UserWarning):
     """The noise is not what an estimator's model says: its estimate is a bound from below."""
 
 
+def not_installed(what: str, error: ModuleNotFoundError, extra: str) -> ImportError:
+    """Return the error that says which extra of the package brings a library, or `error` if it is no library's."""
+    if (error.name or "").startswith("fisherbook"):
+        return error
+    return ImportError(f"{what} needs {error.name}: pip install 'fisherbook[{extra}]' brings it", name=error.name)
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """The hint ``"; did you mean 'x'?"`` for a misspelt name, or nothing when no name is near."""
     near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)

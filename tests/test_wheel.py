@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -49,6 +50,50 @@ def test_installed_wheel_brings_the_bundled_faces(wheel, tmp_path):
     file, digest = said.stdout.split()
     assert Path(file).is_relative_to(target)
     assert digest == load_faces("orl", 16).digest
+
+
+ALONE = """
+import importlib.metadata, re, sys
+import numpy as np
+
+class Missing:  # what only the extras bring is not there
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import fisherbook as fb
+
+rng = np.random.default_rng(0)
+angles = np.repeat(fb.grid(8), 16)
+spikes = rng.poisson(3 + 2 * np.cos(angles[:, None] - np.arange(74) * 2 * np.pi / 74))
+found = fb.estimate(spikes, angles=angles, estimator="pooled")
+assert found.fisher_information.size == 8 and (found.standard_error > 0).all()
+stages = [fb.Stage("uniform", fb.uniform(), steps=5)]
+small = fb.Stimulus(fb.load_faces("orl", size=16))
+kept = fb.measure(small, fb.Network("mlp", hidden=(4,)), stages, replicates=2, angles=4, progress=False)
+assert kept.fisher_information.sizes["angle"] == 4
+for ask in (lambda: fb.figures, lambda: fb.load_faces("celeba", root=".")):
+    try:
+        ask()
+    except ImportError as error:
+        print(error)
+sys.argv = ["fisherbook", "list"]
+import fisherbook.publishing.cli
+"""
+
+
+def test_package_alone_estimates_trains_and_says_which_extra_brings_the_rest(tmp_path):
+    absent = {"holoviews", "bokeh", "panel", "papermill", "nbformat", "psutil", "IPython", "torchvision"}
+    environment = os.environ | {"FISHERBOOK_STORE": str(tmp_path / "store"), "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-W", "ignore", "-c", ALONE.format(absent=absent)]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert said.stdout.splitlines() == [
+        "fisherbook.figures needs holoviews: pip install 'fisherbook[book]' brings it",
+        "load_faces('celeba') needs torchvision: pip install 'fisherbook[celeba]' brings it",
+    ], said.stderr
+    assert said.returncode == 1
+    assert re.search(r"^fisherbook: the command needs \w+: pip install 'fisherbook\[book\]'", said.stderr, re.MULTILINE)
 
 
 def test_wheel_holds_the_package_the_faces_and_the_published_results_and_nothing_else(wheel):

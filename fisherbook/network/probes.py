@@ -14,7 +14,7 @@ from .. import derivative
 from ..stimulus.stimulus import Stimulus
 from ..store import Store, default_store, digest, made_by
 from .banks import FeatureBank, Respond, record_features
-from .networks import INPUT_MEAN, INPUT_SCALE, Mlp, Network, Parameters
+from .networks import INPUT_MEAN, INPUT_SCALE, Mlp, Parameters
 
 PREFIX = "backbone."  # of the names of a backbone's parameters beside those of its probe
 _CALIBRATION = 256  # pairs of face and angle
@@ -210,8 +210,3 @@ def _record(
         found.append(record_features(respond, stimulus, each, turned, tangents, layer, device))
     values, along = (None if v[0] is None else torch.stack(v).double() for v in zip(*found, strict=True))
     return tuple(v if v is None else v.unflatten(1, (len(at), -1)) for v in (values, along))
-
-
-def probe_at(network: Network, probe: Parameters, shown: Tensor, layer: str) -> Tensor:
-    """Return the activity (sample, unit) of a single probe's layer for what it is shown, (sample, feature)."""
-    return network.onward(probe, network.first(probe, shown[None]), layer)[0]

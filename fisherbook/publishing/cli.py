@@ -5,7 +5,12 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from . import execute, profiles, reports
+from .. import checks
+
+try:
+    from . import execute, profiles, reports
+except ModuleNotFoundError as missing:  # the package alone, without the tools of the book
+    sys.exit(str(checks.not_installed("fisherbook: the command", missing, "book")))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -178,9 +178,10 @@ def unchanged(root: Path | None = None) -> dict[str, Path]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that fisherbook depends on."""
-    requirements = importlib.metadata.requires("fisherbook") or []
-    names = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirements if "extra ==" not in line})
+    """Return the versions of Python and of the packages that fisherbook and the book depend on."""
+    lines = importlib.metadata.requires("fisherbook") or []
+    needed = (line for line in lines if "extra ==" not in line or "extra == 'book'" in line)
+    names = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed})
     return {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in names}
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
 from scipy.special import ive
 
 from .. import angles as circle
@@ -45,57 +44,6 @@ def density_of(samples: ArrayLike, angles: ArrayLike, concentration: float = 100
     smooth = np.fft.irfft(np.fft.rfft(counts) * kernel, _BINS) * _BINS / (2 * np.pi * counts.sum())
     centres = (edges[1:] + edges[:-1]) / 2
     return np.interp(circle.wrap(np.asarray(angles, np.float64)), centres, smooth, period=2 * np.pi)
-
-
-def correlation_length(lags: ArrayLike, structure: ArrayLike, variance: ArrayLike) -> NDArray[np.float64]:
-    """Return the lag (rad) at which S(Δ) first reaches the curve's variance, half of what it tends to.
-
-    Parameters
-    ----------
-    lags : array_like, shape (lag,)
-        Ascending.
-    structure : array_like, shape (..., lag)
-    variance : array_like, shape (...)
-        Of the curve over the circle.
-
-    Returns
-    -------
-    array, shape (...)
-        Interpolated between lags on logarithmic axes; the largest lag where S stays below.
-    """
-    lags, structure = np.log(lags), np.log(structure)
-    level = np.log(variance)[..., None]
-    above = structure >= level
-    first = np.where(above.any(-1), above.argmax(-1), len(lags) - 1).clip(1)[..., None]
-    low, high = (np.take_along_axis(structure, first - back, -1) for back in (1, 0))
-    share = ((level - low) / (high - low)).clip(0, 1)
-    return np.exp(lags[first - 1] + share * (lags[first] - lags[first - 1]))[..., 0]
-
-
-def structure_fit(lags: ArrayLike, structure: ArrayLike) -> NDArray[np.float64]:
-    """Fit S(Δ) = aΔ² + bΔ with a, b ≥ 0, by least squares of relative errors.
-
-    The first term belongs to a differentiable curve; the second to one whose derivative jumps, as a random walk.
-
-    Parameters
-    ----------
-    lags : array_like, shape (lag,)
-        Δ in rad, below the curve's correlation length.
-    structure : array_like, shape (..., lag)
-        S(Δ).
-
-    Returns
-    -------
-    array, shape (..., 2)
-        a (rad⁻²) and b (rad⁻¹).
-    """
-    lags, structure = np.asarray(lags, np.float64), np.asarray(structure, np.float64)
-    terms = np.stack([lags**2, lags], -1)
-
-    def fit(values: NDArray) -> NDArray:
-        return nnls(terms / values[:, None], np.ones(len(lags)))[0]
-
-    return np.apply_along_axis(fit, -1, structure)
 
 
 def local_exponent(lags: ArrayLike, structure: ArrayLike) -> NDArray[np.float64]:
@@ -205,33 +153,6 @@ def peaks(values: ArrayLike, prominence: float = 0.0) -> NDArray[np.int64]:
     return np.sort((found + lowest) % len(values))
 
 
-def shared_peaks(
-    values: ArrayLike, draws: int = 2000, seed: int = 0, level: float = 0.95
-) -> tuple[NDArray[np.int64], float]:
-    """Return the peaks of the mean over replicates that stand out from curves turned by independent random angles.
-
-    Parameters
-    ----------
-    values : array_like, shape (replicate, angle)
-        Equally spaced over the circle.
-
-    Returns
-    -------
-    positions : array of int
-        Of the mean curve's maxima above the height.
-    height : float
-        Above the mean over angles, which the highest point of the shifted curves' mean stays below with the probability
-        `level`: family-wise over all angles.
-    """
-    values = np.asarray(values) - np.mean(values, -1, keepdims=True)
-    count, size = values.shape
-    shifts = np.random.default_rng(seed).integers(size, size=(draws, count))
-    null = sum(row[(np.arange(size) + shift[:, None]) % size] for row, shift in zip(values, shifts.T, strict=True))
-    mean, height = values.mean(0), float(np.quantile(null.max(-1) / count, level))
-    found = peaks(mean)
-    return found[mean[found] > height], height
-
-
 def centred(values: xr.DataArray, along: str = "angle") -> xr.DataArray:
     """Return curves less their mean along a dimension."""
     return values - values.mean(along)
@@ -240,11 +161,6 @@ def centred(values: xr.DataArray, along: str = "angle") -> xr.DataArray:
 def spread(values: xr.DataArray, over: str = "replicate") -> xr.DataArray:
     """Return by how much centred curves differ: standard deviation over replicates, root mean square over angles."""
     return centred(values).var(over, ddof=1).mean("angle") ** 0.5
-
-
-def grid_lags(angles: int, count: int = 12) -> NDArray[np.int64]:
-    """Return at most `count` lags, in steps of a grid of so many angles, evenly spaced on a logarithmic axis."""
-    return np.unique(np.geomspace(1, angles // 2, count).round().astype(int))
 
 
 def grid_increments(values: xr.DataArray, steps: Sequence[int]) -> xr.DataArray:

@@ -195,9 +195,11 @@ def _load_celeba(
     if root is None:
         needs = "needs root, or FISHERBOOK_CELEBA in the environment"
         raise ValueError(f"load_faces('celeba') {needs}: the folder that holds celeba/, or is to hold it")
-    from torchvision.datasets import CelebA  # takes seconds to import, and only CelebA needs it
-    from torchvision.datasets.utils import check_integrity
-
+    try:  # takes seconds to import, and only CelebA needs it
+        from torchvision.datasets import CelebA
+        from torchvision.datasets.utils import check_integrity
+    except ModuleNotFoundError as error:
+        raise checks.not_installed("load_faces('celeba')", error, "celeba") from None
     scale, images = checks.number("scale", scale, above=0), "img_align_celeba"
     # `root` may be celeba/ itself, its folder of images, or hold the folder that holds celeba/
     places = [root / "celeba", root, *[root.parent] * (root.name == images), *sorted(root.glob("*/celeba"))]

@@ -338,6 +338,11 @@ def test_site_opens_from_the_disk(open_page):
     assert page.locator("article h1").first.is_visible()
 
 
+def test_no_page_shows_the_folder_of_the_machine_that_built_it(address):
+    for path in [*SITE.rglob("*.html"), *SITE.rglob("*.js"), *SITE.glob("_sources/*")]:
+        assert f"{SITE.parents[1]}/" not in path.read_text(encoding="utf-8"), path.name
+
+
 def test_site_is_small(address):
     assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < 40e6
     assert all(path.stat().st_size < 1.5e6 for path in SITE.glob("*.html"))

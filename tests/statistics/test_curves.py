@@ -91,19 +91,6 @@ def test_a_random_walk_has_exponent_one_half_and_a_sine_has_one():
         assert np.isclose(curves.local_exponent(lags, structure), expected, atol=0.02)
 
 
-def test_the_structure_fit_separates_the_smooth_and_the_rough_part():
-    lags = np.array([1e-3, 3e-3, 1e-2, 3e-2])
-    a, b = curves.structure_fit(lags, np.stack([5 * lags**2 + 0.2 * lags, 3 * lags**2])).T
-    assert np.allclose(a, [5, 3])
-    assert np.allclose(b, [0.2, 0], atol=1e-9)
-
-
-def test_the_correlation_length_is_where_the_structure_function_reaches_the_variance():
-    lags = np.geomspace(1e-3, 1, 7)
-    assert np.isclose(curves.correlation_length(lags, 4 * lags**2, 4 * 0.05**2), 0.05)
-    assert curves.correlation_length(lags, 1e-9 * lags**2, 1.0) == pytest.approx(1)
-
-
 def test_the_density_of_many_angles_is_the_density_they_were_drawn_from():
     density = fb.von_mises(3.0, 2.0)
     samples = density.sample((np.arange(50_000) + 0.5) / 50_000)

@@ -62,14 +62,3 @@ def test_peaks_know_no_edge():
         assert np.array_equal(curves.peaks(turned), np.sort((curves.peaks(curve) + shift) % 120))
     ripple = curve + 0.1 * np.cos(40 * ANGLES)
     assert len(curves.peaks(ripple)) > 4 and len(curves.peaks(ripple, prominence=0.3)) == 4
-
-
-@pytest.mark.slow
-def test_shared_peaks_are_found_where_they_are_and_seldom_where_none_are():
-    rng = np.random.default_rng(3)
-    bump = 0.5 * np.exp(20 * (np.cos(ANGLES - 1) - 1))
-    for _ in range(20):
-        found, height = curves.shared_peaks(scattered(rng, amplitude=0.1) + bump, draws=400)
-        assert len(found) and (np.abs(ANGLES[found] - 1) < 0.25).all() and 0 < height < 0.5
-    wrong = [len(curves.shared_peaks(scattered(rng, 4), draws=300)[0]) > 0 for _ in range(300)]
-    assert abs(np.mean(wrong) - 0.05) < 3 * 0.0126
