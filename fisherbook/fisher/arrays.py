@@ -16,7 +16,7 @@ from .circular import central_difference, wrap
 
 _CHUNK = 1 << 22  # numbers of an array that are worked on at a time
 _MANY, _GRID = 72, 36  # different angles beyond which a curve is estimated on a grid, of so many
-_SAME = 1e-9  # rad, below which two angles are one
+_SAME = 1e-6  # rad, or share of a line: two angles within it are one, as single precision asks
 _DIMENSIONS = {
     "tangents": ("angle", "face", "unit"),
     "curve": ("angle", "face", "unit"),
@@ -236,17 +236,27 @@ def as_angles(value: Any, period: float, unit: str | None, argument: str = "angl
 
 def distinct(angles: NDArray, period: float) -> NDArray[np.float64]:
     """Return the different angles, in rising order."""
-    first = np.unique(angles)
-    if period == np.inf or not len(first):
-        return first
-    order = np.argsort(first % period, kind="stable")
-    turned = first[order] % period
-    new = np.diff(turned, prepend=turned[-1] - period) > _SAME
-    return np.sort(first[order][new]) if new.any() else first[:1]
+    return np.unique(_snapped(angles, period))
+
+
+def _snapped(angles: NDArray, period: float) -> NDArray[np.float64]:
+    # Angles that are the same but for rounding, or for whole periods, as one number.
+    shown, of = np.unique(angles, return_inverse=True)
+    turned = shown if period == np.inf else shown % period
+    order = np.argsort(turned, kind="stable")
+    new = np.diff(turned[order], prepend=turned[order[-1:]] - period) > _nearness(angles, period)
+    new[0] |= not new.any()
+    place = np.empty_like(shown)
+    place[order] = shown[order][new][new.cumsum() - 1]  # what lies before the first is the last, across the seam
+    return place[of]
+
+
+def _nearness(angles: NDArray, period: float) -> float:
+    return _SAME * (np.ptp(angles) if period == np.inf else 1.0)
 
 
 def _same(angles: NDArray, place: float, period: float) -> NDArray[np.bool_]:
-    return wrap(torch.as_tensor(angles - place), period).abs().numpy() < _SAME
+    return wrap(torch.as_tensor(angles - place), period).abs().numpy() <= _nearness(angles, period)
 
 
 def _numpy(value: Any) -> NDArray:
@@ -385,7 +395,7 @@ def _angles(
     own = own["angle"] if isinstance(own, xr.DataArray) and "angle" in own.coords else None
     if own is not None and own.ndim == 1 and not np.allclose(as_angles(own, period, unit), angles, rtol=0, atol=1e-6):
         raise ValueError(f"angles differ from the coordinate angle of {name}: leave out one of them")
-    return angles
+    return _snapped(angles, period)
 
 
 def _identity(value: Any, name: str, main: _Array, dims: Mapping[str, str]) -> NDArray | None:

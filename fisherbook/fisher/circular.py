@@ -119,11 +119,11 @@ def smoothed_trials(
 def window(angles: Tensor, place: float, units: int, period: float = 2 * math.pi) -> Tensor:
     """Return which trials make the covariance at a place; see `smoothed_trials`."""
     apart = wrap(angles - place, period).abs()
-    own = apart < 1e-9
+    whole = period if period < math.inf else float(angles.max() - angles.min())
+    own = apart <= 1e-6 * whole
     if own.sum() > _MANY * units:
         return own
-    reach = _WINDOW * (period if period < math.inf else float(angles.max() - angles.min()))
-    return apart <= max(float(apart.min()), reach) + 1e-9
+    return apart <= max(float(apart.min()), _WINDOW * whole) + 1e-6 * whole
 
 
 def wrap(angles: Tensor, period: float) -> Tensor:

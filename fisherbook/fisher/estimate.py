@@ -320,8 +320,7 @@ def estimate(
     whole = found[0] if isinstance(estimator, str) else xr.concat(found, "estimator", join="outer")
     if not led:
         whole = whole.isel(replicate=0, drop=True)
-    step = {"delta": delta} if "pair" in needs else {}
-    whole.attrs = {"title": "Fisher information", **source.attrs} | step
+    whole.attrs = {"title": "Fisher information", **source.attrs, **({"delta": delta} if "pair" in needs else {})}
     if shuffled or diagonal:
         whole.attrs["noise_correlations"] = "shuffled" if shuffled else "ignored by the decoder"
     return _per(unit or "1", results.label(whole)) if getattr(source, "period", 0) == np.inf else results.label(whole)
@@ -364,6 +363,7 @@ def _check_given(names: Sequence[str], given: dict[str, Any], needed: set[str], 
         if wrong:
             kinds = dict.fromkeys(ESTIMATORS[name].needs for name in names)
             brings = " (a recorded activity brings the rest itself)" if "angles" not in needed else ""
+            brings = "; smoothed and pooled take responses alone" if wrong == {"tangents"} else brings
             wants = "; ".join(_KINDS[kind][0] for kind in kinds)
             raise ValueError(
                 f"estimator {', '.join(map(repr, names))} needs {wants}; {' and '.join(sorted(wrong))} "
@@ -394,9 +394,8 @@ def _labelled(
     drop = drop and entry.needs != "estimates"
     loud = _loud(_populations(entry.needs, source, delta)) if drop else slice(None)
     if isinstance(source, Trials):
-        source = source._replace(
-            values=source.values[..., loud], slopes=None if source.slopes is None else source.slopes[..., loud]
-        )
+        kept = {key: rows[..., loud] for key in ("values", "slopes") if (rows := getattr(source, key)) is not None}
+        source = source._replace(**kept)
         parts, (faces, units) = list(_of_trials(name, entry, source, identity, delta, options)), source.values.shape[1:]
     else:
         parts = []
@@ -599,6 +598,12 @@ def _warn(found: Sequence[xr.Dataset], source: Activity | Trials) -> None:
                 "units='drop' leaves them out",
                 stacklevel=3,
             )
+    if isinstance(source, Recorded | Trials) and (copies := _copies(source.values)):
+        warnings.warn(
+            f"{copies} trials are exact copies of others, as where a session is given twice: the estimators take them "
+            "for independent ones, and their errors are too small; leave the copies out",
+            stacklevel=3,
+        )
     slopes, needs = getattr(source, "slopes", None), {ESTIMATORS[one.estimator.item()].needs for one in found}
     if slopes is not None and "tangents" in needs and _same_for_all(source, slopes):
         warnings.warn(
@@ -606,6 +611,14 @@ def _warn(found: Sequence[xr.Dataset], source: Activity | Trials) -> None:
             "counted; estimator='smoothed' takes the responses alone",
             stacklevel=3,
         )
+
+
+def _copies(values: Tensor) -> int:
+    # How many trials, or faces at all angles, are the same as another, if more than chance would make so.
+    rows = pd.DataFrame(values[0].movedim(-2, 0).flatten(1).cpu().numpy())
+    found = int(rows.duplicated(keep=False).sum())
+    counts = bool((values[0] == values[0].round()).all())  # small counts agree by chance
+    return found * (found == len(rows) and rows.shape[1] > 3 if counts else 2 * found > len(rows))
 
 
 def _same_for_all(source: Activity | Trials, slopes: Tensor) -> bool:

@@ -227,6 +227,44 @@ def test_sessions_stacked_are_more_faces_of_the_same_angles(name):
     xr.testing.assert_allclose(stacked, merged)
 
 
+@pytest.mark.parametrize("name", ["smoothed", "pooled", "direct"])
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8], ids=str)
+def test_angles_that_differ_by_rounding_alone_are_one(name, scale):
+    responses, angles = recording(repeats=60)
+    given, turn = {}, 2 * np.pi
+    if name == "smoothed":  # on a line in a unit of any size
+        given, turn = {"period": None}, 2 * np.pi * scale
+    if name == "direct":
+        given = {"delta": 2 * np.pi / ANGLES}
+    rng = np.random.default_rng(0)
+    rounded = angles * turn / (2 * np.pi)
+    exact = estimate(responses, angles=rounded, estimator=name, **given)
+    rounded = rounded + rng.uniform(-1e-7, 1e-7, len(angles)) * turn / (2 * np.pi)
+    if turn == 2 * np.pi:
+        rounded = rounded.astype(np.float32)
+    found = estimate(responses, angles=rounded, estimator=name, **given)
+    assert np.allclose(found.fisher_information, exact.fisher_information, rtol=1e-4)
+    if turn == 2 * np.pi and not given:
+        around = estimate(responses, angles=angles - turn * rng.integers(2, size=len(angles)), estimator=name)
+        assert np.allclose(np.sort(around.fisher_information), np.sort(exact.fisher_information))
+
+
+def test_copies_of_trials_are_noticed_but_not_counts_that_agree_by_chance():
+    responses, angles = recording(repeats=40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate(responses, angles=angles, estimator="smoothed")
+        few = np.random.default_rng(0).integers(3, size=(len(angles), 2))
+        assert pd.DataFrame(few).duplicated(keep=False).all()
+        estimate(few, angles=angles, estimator="smoothed")
+    twice, at = np.concatenate([responses, responses]), np.concatenate([angles, angles])
+    with pytest.warns(UserWarning, match=f"{len(twice)} trials are exact copies of others"):
+        estimate(twice, angles=at, estimator="smoothed")
+    table = np.random.default_rng(1).normal(size=(ANGLES, 20, 3))
+    with pytest.warns(UserWarning, match="exact copies"):
+        estimate(np.concatenate([table, table], 1), angles=ANGLES, estimator="smoothed")
+
+
 def test_an_angle_that_closes_the_circle_is_the_first_one_again():
     responses, _ = faces()
     closed = np.linspace(-np.pi, np.pi, ANGLES + 1)

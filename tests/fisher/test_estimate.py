@@ -202,7 +202,10 @@ FLAT = np.zeros((ANGLES, FACES))
     ("given", "message"),
     [
         ({"estimator": "tangnet"}, "estimator must be one of tangent, .* not 'tangnet'; did you mean 'tangent'?"),
-        ({"angles": 6}, "'tangent' needs responses (angle, face, unit), tangents .*; tangents is missing here"),
+        (
+            {"angles": 6},
+            "'tangent' needs responses (angle, face, unit), tangents .*; tangents is missing here; smoothed and pooled take",
+        ),
         ({"tangents": SLOPES}, "angles is missing here"),
         ({"tangents": SLOPES, "angles": 6, "delta": 0.1}, "delta is surplus here"),
         ({"tangents": SLOPES, "angles": 6, "delta": 0.1, "design": "paired"}, "delta and design are surplus here"),
