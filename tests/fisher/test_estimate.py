@@ -204,7 +204,7 @@ FLAT = np.zeros((ANGLES, FACES))
         ({"estimator": "tangnet"}, "estimator must be one of tangent, .* not 'tangnet'; did you mean 'tangent'?"),
         (
             {"angles": 6},
-            "'tangent' needs responses (angle, face, unit), tangents .*; tangents is missing here; smoothed and pooled take",
+            "'tangent' needs responses (angle, face, unit), tangents .*; tangents is missing here; smoothed and",
         ),
         ({"tangents": SLOPES}, "angles is missing here"),
         ({"tangents": SLOPES, "angles": 6, "delta": 0.1}, "delta is surplus here"),
