@@ -361,13 +361,12 @@ def _per(unit: str, dataset: xr.Dataset) -> xr.Dataset:
 def _check_given(names: Sequence[str], given: dict[str, Any], needed: set[str], optional: set[str]) -> None:
     for word, wrong in (("missing", needed - set(given)), ("surplus", set(given) - needed - optional)):
         if wrong:
-            kinds = dict.fromkeys(ESTIMATORS[name].needs for name in names)
-            brings = " (a recorded activity brings the rest itself)" if "angles" not in needed else ""
-            brings = "; smoothed and pooled take responses alone" if wrong == {"tangents"} else brings
-            wants = "; ".join(_KINDS[kind][0] for kind in kinds)
+            hint = {"tangents": "; smoothed and pooled take responses alone"}.get("".join(wrong), "")
+            hint = " (a recorded activity brings the rest itself)" if "angles" not in needed else hint
+            wants = "; ".join(dict.fromkeys(_KINDS[ESTIMATORS[name].needs][0] for name in names))
             raise ValueError(
                 f"estimator {', '.join(map(repr, names))} needs {wants}; {' and '.join(sorted(wrong))} "
-                f"{'is' if len(wrong) == 1 else 'are'} {word} here{brings}"
+                f"{'is' if len(wrong) == 1 else 'are'} {word} here{hint}"
             )
 
 

@@ -343,7 +343,7 @@ def record(
     else:
         units = weights[f"{layer}.bias"].shape[-1]
         if _in_memory(stimulus):
-            held = 2 * (stimulus.orders + 1) * description.hidden[0]
+            held = 4 * (stimulus.orders + 1) * (description.hidden[0] + stimulus.channels * rings(stimulus.size))
         else:
             each += _synthesis(stimulus)
     chunk = _together(min(memory // 4, _CACHE), memory, len(angles), faces, units, each, held)
@@ -444,7 +444,7 @@ def _harmonic_currents(parameters: Parameters, stimulus: Stimulus) -> Currents:
         # Re(g exp(-imθ)) = Re g cos mθ + Im g sin mθ
         real = weight.new_empty(len(faces), 2, len(orders), faces.shape[1], weight.shape[1])
         for series, p, f in zip(real, projected, faces, strict=True):
-            g = torch.einsum("ucrm,fcrm->mfu", p, stimulus.spectrum[torch.from_numpy(f)].to(weight.device))
+            g = torch.einsum("ucrm,fcrm->mfu", p, stimulus.coefficients(torch.from_numpy(f)).to(weight.device))
             series[0], series[1] = g.real, g.imag
         real[:, 0, 0] += constant[:, None]
         series, added = real.flatten(1, 2).flatten(2), None

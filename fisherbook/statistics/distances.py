@@ -31,20 +31,6 @@ class Energy:
     p_value: float
 
 
-def on_circle(angles: ArrayLike) -> NDArray[np.float64]:
-    """Return angles (rad) as points of the unit circle, whose distance is the chord: no edge at ±π.
-
-    Parameters
-    ----------
-    angles : array_like, shape (...)
-
-    Returns
-    -------
-    array, shape (..., 2)
-    """
-    return np.stack([np.cos(angles), np.sin(angles)], -1)
-
-
 def energy(
     first: ArrayLike, second: ArrayLike, people: ArrayLike, others: ArrayLike, draws: int = 0, seed: int = 0
 ) -> Energy:
@@ -53,7 +39,7 @@ def energy(
     Parameters
     ----------
     first, second : array_like, shape (sample,) or (sample, dimension)
-        Numbers, or points; angles as `on_circle`.
+        Numbers, or points; angles as points (cos, sin), whose distance is the chord: no edge at ±π.
     people, others : array_like of int, shape (sample,)
         Whose each sample is. Either nobody is in both sets, or everybody is.
     draws : int

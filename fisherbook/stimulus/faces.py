@@ -75,16 +75,17 @@ class Faces:
     @property
     def folds(self) -> int:
         """The number of folds."""
+        if not self.parts:
+            raise ValueError("these faces have no splits, such as train and test: load_faces or with_splits makes them")
         return len(next(iter(self.parts.values())))
 
     def split(self, name: str | None, fold: int = 0) -> NDArray[np.int64]:
         """Return the indices of a split's faces, of all for None, in order of person, then of place."""
         if name is None:
             return self._where(np.ones(len(self), bool))
-        part = self.parts[checks.one_of("split", name, self.splits)]
         if not 0 <= fold < self.folds:
             raise ValueError(f"fold must be a whole number from 0 to {self.folds - 1}, not {fold!r}")
-        return part[fold]
+        return self.parts[checks.one_of("split", name, self.splits)][fold]
 
     def with_splits(self, parts: Mapping[str, Sequence[NDArray[np.int64]]]) -> "Faces":
         """Return the same faces with other splits: name → the indices of its faces in each fold."""

@@ -210,7 +210,11 @@ class Stimulus:
 
         A face at the polar angle φ is Re Σ_m c_m(r) exp(imφ).
         """
-        return self._series.to(torch.complex128)
+        return self.coefficients(slice(None))
+
+    def coefficients(self, faces: Tensor | slice) -> Tensor:
+        """Return the `spectrum` of some faces alone."""
+        return self._series[faces].to(torch.complex128)
 
     def project(self, weights: Tensor) -> Tensor:
         """Apply the transposed synthesis to weights on the aperture's pixels.

@@ -7,7 +7,11 @@ import pytest
 from scipy.special import erf
 from scipy.stats import binom, energy_distance
 
-from fisherbook.statistics.distances import energy, on_circle
+from fisherbook.statistics.distances import energy
+
+
+def on_circle(angles):
+    return np.stack([np.cos(angles), np.sin(angles)], -1)
 
 
 def clusters(rng, people, each, spread=1.0, shift=0.0, within=0.3):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import jv
 
+import fisherbook as fb
 from fisherbook.stimulus import sources
 from fisherbook.stimulus.faces import Faces
 from fisherbook.stimulus.sources import _people, _plain, _split, load_faces
@@ -744,3 +745,9 @@ def test_other_splits_of_the_same_faces_are_other_faces_to_the_store():
     assert other.splits == ("few",) and other.split("few").tolist() == [0, 1, 2] and other.images is faces.images
     assert len({faces.digest, other.digest, faces.with_splits({"few": (np.arange(4),)}).digest}) == 3
     assert other.digest == same.digest
+
+
+def test_faces_without_splits_say_so_where_networks_are_to_be_trained():
+    faces = Faces(np.zeros((4, 1, 8, 8), np.float32), "drawn")
+    with pytest.raises(ValueError, match="these faces have no splits, such as train and test: load_faces or with_spl"):
+        fb.train(fb.Stimulus(faces), fb.Network("mlp"), [fb.Stage("a", fb.uniform(), steps=1)], replicates=1)
