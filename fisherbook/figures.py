@@ -8,6 +8,7 @@ import html
 import io
 import itertools
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +17,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 import xarray as xr
-from bokeh.models import FixedTicker
+from bokeh.models import FixedTicker, LogTicker
 from bokeh.themes import Theme
 from PIL import Image
 from scipy.special import stdtrit
@@ -74,7 +75,7 @@ def setup() -> None:
     renderer.theme = Theme(json={"attrs": _THEME})
     size = {"responsive": True, "min_height": 340, "max_width": 690, "autohide_toolbar": True, "active_tools": []}
     size |= {"hooks": [_scrolls]}
-    over = size | {"hooks": [_scrolls, _fit_legend], "legend_position": "top", "legend_limit": 1000}
+    over = size | {"hooks": [_scrolls, _fit], "legend_position": "top", "legend_limit": 1000}
     hv.opts.defaults(
         # without a title: what a widget chooses, the widget says
         hv.opts.Overlay(title="", **over),
@@ -329,19 +330,14 @@ def forest(
         for place, (one, shown, _, words) in enumerate(several):
             shift, ends = 0.24 * (place - (len(several) - 1) / 2), _ends(one, scale)
             y = np.arange(len(order))[::-1] - shift
-            low, middle, high = (
-                ends.sel(where).sel(end=end).transpose(*where).values.ravel() for end in ("low", "value", "high")
-            )
+            ends = ends.sel(where).transpose("end", *where)
+            low, middle, high = (ends.sel(end=end).values.ravel() for end in ("low", "value", "high"))
             bars = hv.Segments((low, y, high, y), ["low", "row", "high", "to"]).opts(color=color(shown), line_width=2.5)
             dot = hv.Scatter((middle, y), "mean", "row", label=words).opts(color=color(shown), size=9)
             drawn += [bars, dot]
         height = 110 + 30 * len(order)
-        frame = {
-            "yticks": list(enumerate(order)),
-            "ylim": (-0.6, len(order) - 0.4),
-            "min_height": height,
-            "height": height,
-        }
+        frame = {"min_height": height, "height": height, "ylim": (-0.6, len(order) - 0.4)}
+        frame["yticks"] = list(enumerate(order))
         return hv.Overlay(drawn).opts(xlabel=label, ylabel="", **frame | options)
 
     return Picture(_selected(table, select, draw, False), (_ends(table, scale),))
@@ -437,7 +433,7 @@ def _axis(values: xr.DataArray, along: str, ticks: Sequence[float] | None = None
     """Options of the horizontal axis: its label; multiples of π/2 over a whole circle, or the only ticks."""
     look, at = {"xlabel": _horizontal(values[along]).label}, values[along].values
     if along == "angle" and at[-1] - at[0] > 2 * np.pi * (1 - 1.5 / len(at)):
-        look |= {"hooks": [_scrolls, _fit_legend, _pi_ticks], "xlim": (-np.pi, np.pi)}
+        look |= {"hooks": [_scrolls, _fit, _pi_ticks], "xlim": (-np.pi, np.pi)}
     return look if ticks is None else look | {"xticks": [(value, f"{value:g}") for value in ticks]}
 
 
@@ -457,13 +453,17 @@ def _pi_ticks(plot: Any, _element: Any) -> None:
     axis.major_label_overrides = _PI_TICKS
 
 
-def _fit_legend(plot: Any, _element: Any) -> None:
-    """Give a legend as many columns, up to four, as fit on a phone beside the ticks' labels."""
+def _fit(plot: Any, _element: Any) -> None:
+    """Fit texts to a phone: a legend's columns, up to four, the axis' title and its ticks, beside those of the rows."""
     ticks = [text for axis in plot.state.left for text in axis.major_label_overrides.values()]
     room = _PHONE - _LETTER * max(map(len, ticks), default=4)
     for legend in plot.state.legend:
         longest = max((len(item.label.value) for item in legend.items), default=0)
         legend.ncols = int(np.clip(room // (_KEY + _LETTER * longest), 1, 4))
+    for axis in plot.state.below:
+        axis.axis_label = textwrap.fill(axis.axis_label or "", max(16, int(room // _LETTER)))
+        if isinstance(axis.ticker, LogTicker):
+            axis.ticker.desired_num_ticks = 4
 
 
 def mosaic(images: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> hv.Image:

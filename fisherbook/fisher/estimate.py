@@ -29,10 +29,7 @@ _KINDS = {  # what an estimator needs → in words, what must and what may be gi
         "responses (angle, face, unit), tangents of the same shape, and angles, or all by trial: (trial, unit)",
         {"responses", "tangents", "angles"}, _ARRAYS,
     ),
-    "curve": (
-        "responses (angle, face, unit) or (trial, unit), and angles",
-        {"responses", "angles"}, _ARRAYS,
-    ),
+    "curve": ("responses (angle, face, unit) or (trial, unit), and angles", {"responses", "angles"}, _ARRAYS),
     "pair": (
         "responses (angle, side, face, unit) at theta -/+ delta / 2, or (trial, unit), delta and angles; design if you "
         "like",
@@ -561,10 +558,7 @@ def _warn(found: Sequence[xr.Dataset], source: Activity | Trials) -> None:
     faces = min(float((one.effective_faces / one.n_units).min()) for one in found)
     told = [
         f"{number:.3g} {what} are few: estimates and their errors are rough below {least}"
-        for number, least, what in (
-            (people, FEW_PEOPLE, "people"),
-            (faces, FEW_FACES, "effective faces per unit"),
-        )
+        for number, least, what in ((people, FEW_PEOPLE, "people"), (faces, FEW_FACES, "effective faces per unit"))
         if number < least
     ]
     for one in found:

@@ -86,6 +86,7 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"].append("hide-input")
+            cell.metadata["mystnb"] = {"code_prompt_show": "Show: parameters of this run"}
             names = re.findall(r"^(\w+) = ", cell.source, re.MULTILINE)
             cell.source = "\n".join(f"{name} = {used.get(name, '...')!r}" for name in names)
         if cell.source.startswith(_CHECKED):  # its printed lines are for the tests: readers have the table

@@ -81,6 +81,7 @@ def test_profile_overrides_parameters_and_folds_the_injected_cell(root, no_site)
         c for c in nbformat.read(path, as_version=4).cells if "injected-parameters" in c.metadata.get("tags", [])
     )
     assert "hide-input" in injected.metadata.tags
+    assert injected.metadata.mystnb.code_prompt_show == "Show: parameters of this run"
 
 
 KEEP = """import numpy as np

@@ -75,20 +75,10 @@ def _make_page_local(
 
     def bokeh(found: re.Match[str]) -> str:
         name = f"{found[1]}.min.js"
-        return local(
-            "bokeh",
-            found[2],
-            _package("bokeh") / "server" / "static" / "js" / name,
-            name,
-        )
+        return local("bokeh", found[2], _package("bokeh") / "server" / "static" / "js" / name, name)
 
     def panel(found: re.Match[str]) -> str:
-        return local(
-            "panel",
-            found[1],
-            _package("panel") / "dist" / found[2],
-            found[2].replace("@^", "-"),
-        )
+        return local("panel", found[1], _package("panel") / "dist" / found[2], found[2].replace("@^", "-"))
 
     def table(found: re.Match[str]) -> str:
         path = f"{TABLES}/{pagename}/{found[1]}"
