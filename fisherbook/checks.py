@@ -116,3 +116,12 @@ def numbers(text: str) -> tuple[int | float, ...]:
     except ValueError:
         raise ValueError(f"numbers separated by commas are needed, as in '60, 20', not {text!r}") from None
     return tuple(int(x) if x.is_integer() else x for x in found)
+
+
+def enough_room(activity: object, what: str, needed: float) -> None:
+    """Raise a ValueError if the bytes needed are more than an activity's memory; arrays and codes have no bound."""
+    if needed > (memory := getattr(activity, "memory", needed)):
+        raise ValueError(
+            f"{what} needs {needed / 2**20 + 0.5:.0f} MiB, more than the memory of {memory / 2**20:.0f} MiB: record or "
+            "measure with a larger memory, fewer faces or replicates at a time, or on fewer units (`projected`)"
+        )

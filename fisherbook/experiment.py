@@ -102,7 +102,8 @@ def measure(
     device : str
         ``"auto"`` takes a GPU where there is one.
     memory : str or int
-        Bound on the activity held at once, such as ``"1 GiB"``.
+        Bound on what measuring holds at once beside faces and networks, such as ``"1 GiB"``; as for `record`. Training,
+        and a backbone's bank that is built, are not in it.
     store : Store, optional
         By default `default_store()`.
     progress : bool
@@ -355,10 +356,13 @@ def _measure_stage(
     by_split = {}
     for split in what.splits:
         recorded = functools.partial(record, chosen, stimulus, what.angles, split, stage, memory=memory)
-        room = memory // (2 * len(what.layers) + 2)  # every estimator asks for the same activity
-        at = {layer: recorded(layer=layer).subset(shown).held(room) for layer in {*what.layers, "output"}}
-        by_layer = {layer: _measure_layer(what, at[layer], layer) for layer in what.layers}
-        by_split[split] = _along("layer", by_layer).assign(_behaviour(at["output"]))
+        by_layer, behaviour = {}, {}
+        for layer in dict.fromkeys([*what.layers, "output"]):  # one at a time is held
+            activity = recorded(layer=layer).subset(shown).held(memory // 16)  # every estimator asks for the same
+            if layer in what.layers:
+                by_layer[layer] = _measure_layer(what, activity, layer)
+            behaviour = _behaviour(activity) if layer == "output" else behaviour
+        by_split[split] = _along("layer", by_layer).assign(behaviour)
         if task := _second_task(chosen):
             answers = recorded(layer="auxiliary").subset(shown)
             by_split[split]["accuracy"] = "replicate", _accuracy(answers, stimulus.faces, task)
@@ -484,17 +488,19 @@ def _stimulus_density(ensemble: Ensemble, angles: ArrayLike) -> xr.DataArray:
 
 def _behaviour(output: Activity) -> dict[str, Any]:
     """What the reported angle does: bias and root-mean-square error by angle, and its density."""
-    reported = output.decoded().responses()[..., 0].cpu().numpy()
-    symmetry = output.attrs["symmetry"]
-    errors = circle.wrap(symmetry * (reported - output.angles[:, None])) / symmetry
-    over = ("replicate", "angle")
-    return {
-        "bias": (over, circle.circular_mean(errors)),
-        "rmse": (over, np.sqrt((errors**2).mean(-1))),
-        "mean_absolute_error": (over, np.abs(errors).mean(-1)),
-        "large_error_share": (over, (np.abs(errors) > np.pi / 2 / symmetry).mean(-1)),
-        "encoded_density": (over, np.stack([curves.density_of(r.ravel(), output.angles) for r in reported])),
-    }
+    symmetry, found = output.attrs["symmetry"], []
+    counts = np.zeros((len(output.replicate), curves.BINS), np.int64)
+    for part, estimates, _ in output.decoded().chunks(tangents=False):
+        reported = estimates[..., 0].cpu().numpy()
+        errors = circle.wrap(symmetry * (reported - output.angles[part, None])) / symmetry
+        size = np.abs(errors)
+        means = np.sqrt((errors**2).mean(-1)), size.mean(-1), (size > np.pi / 2 / symmetry).mean(-1)
+        found.append([circle.circular_mean(errors), *means])
+        counts += [curves.counted(r) for r in reported]
+    names = "bias", "rmse", "mean_absolute_error", "large_error_share", "encoded_density"
+    columns = [np.concatenate(column, 1) for column in zip(*found, strict=True)]
+    columns.append(np.stack([curves.smooth(count, output.angles) for count in counts]))
+    return {name: (("replicate", "angle"), values) for name, values in zip(names, columns, strict=True)}
 
 
 def _second_task(ensemble: Ensemble) -> str | None:
@@ -505,9 +511,13 @@ def _second_task(ensemble: Ensemble) -> str | None:
 
 def _accuracy(answers: Activity, faces: Faces, task: str) -> NDArray[np.float64]:
     """Share of right answers of a second task (replicate), over angles and faces; of attributes, over those known."""
-    given = answers.responses().numpy()
+    right = 0
     if task == "identity":
-        who = np.unique(faces.identity, return_inverse=True)[1][answers.face]
-        return (given.argmax(-1) == who[:, None]).mean((1, 2))
-    known = np.asarray(faces.attributes)[answers.face][:, None]
-    return np.nanmean(np.where(np.isnan(known), np.nan, (given > 0) == (known > 0.5)), (1, 2, 3))
+        known = np.unique(faces.identity, return_inverse=True)[1][answers.face][:, None, :, None]
+    else:
+        known = np.asarray(faces.attributes)[answers.face][:, None]
+    for _, given, _ in answers.chunks(tangents=False):
+        said = given.argmax(-1, keepdim=True).numpy() if task == "identity" else given.numpy() > 0
+        truth = known if task == "identity" else np.where(np.isnan(known), 2, known > 0.5)
+        right = right + (said == truth).sum((1, 2, 3))
+    return right / ((~np.isnan(known)).sum((1, 2, 3)) * len(answers.angles))

@@ -336,9 +336,8 @@ def forest(
             dot = hv.Scatter((middle, y), "mean", "row", label=words).opts(color=color(shown), size=9)
             drawn += [bars, dot]
         height = 110 + 30 * len(order)
-        frame = {"min_height": height, "height": height, "ylim": (-0.6, len(order) - 0.4)}
-        frame["yticks"] = list(enumerate(order))
-        return hv.Overlay(drawn).opts(xlabel=label, ylabel="", **frame | options)
+        frame = {"min_height": height, "height": height, "yticks": list(enumerate(order))}
+        return hv.Overlay(drawn).opts(xlabel=label, ylabel="", ylim=(-0.6, len(order) - 0.4), **frame | options)
 
     return Picture(_selected(table, select, draw, False), (_ends(table, scale),))
 

@@ -256,7 +256,8 @@ def test_a_second_task_has_an_accuracy_which_training_raises(tmp_path):
 
 def test_accuracy_counts_the_largest_output_of_people_and_the_sign_of_known_attributes():
     answers = torch.tensor([[[[2.0, -1.0], [1.0, 3.0], [4.0, 0.5]]]])  # (replicate, angle, face, unit)
-    activity = SimpleNamespace(responses=lambda: answers, face=np.array([[2, 0, 1]]))
+    parts = [(slice(k, k + 1), answers, None) for k in range(2)]
+    activity = SimpleNamespace(chunks=lambda tangents: parts, face=np.array([[2, 0, 1]]), angles=np.arange(2.0))
     people = SimpleNamespace(identity=np.array([7, 7, 4]))
     assert experiment._accuracy(activity, people, "identity") == pytest.approx(2 / 3)  # 4, 7 and not 7
     table = np.array([[1.0, 0.0], [np.nan, 0.0], [1.0, 0.0]])

@@ -16,17 +16,15 @@ from .covariance import least_faces, people, varying
 from .kernels import Estimate, Rows, combined, tangent
 
 _WINDOW = 1 / 24  # of the period, on both sides, whose trials make a covariance where too few have one angle
+_TOGETHER = 1 << 18  # numbers of a curve whose estimates are made at a time
 _MANY = 3  # trials per unit that are enough of one angle
 _ORDERS = 32, 8  # the highest of a Fourier series, and of a polynomial
 
 
 def smoothed(
-    responses: Tensor,
-    angles: Tensor,
-    groups: ArrayLike | None = None,
-    period: float = 2 * math.pi,
+    responses: Tensor, angles: Tensor, groups: ArrayLike | None = None, period: float = 2 * math.pi,
     correlations: str = "used",
-) -> Estimate:
+) -> Estimate:  # fmt: skip
     r"""`tangent` with the derivative of a smooth periodic fit instead of the network's own.
 
     Parameters
@@ -56,18 +54,17 @@ def smoothed(
     mean = responses.mean(-2) / responses.var(-2).mean(-2, keepdim=True).sqrt()
     basis, slope, sizes = _basis(angles, angles, period, spare=1)
     fit, _ = _chosen(basis, slope, sizes, mean)
-    return tangent(responses, torch.einsum("ab,...bfu->...afu", fit, responses), groups, correlations)
+    slopes = (fit @ responses.flatten(-2)).view(responses.shape)
+    some = max(1, len(angles) * _TOGETHER // responses.numel())
+    parts = zip(responses.split(some, -3), slopes.split(some, -3), strict=True)
+    found = [tangent(*part, groups, correlations)[:6] for part in parts]
+    return Estimate(*(torch.cat(column, responses.ndim - 3) for column in zip(*found, strict=True)))
 
 
 def smoothed_trials(
-    responses: Tensor,
-    angles: Tensor,
-    at: Tensor,
-    groups: ArrayLike | None = None,
-    period: float = 2 * math.pi,
-    correlations: str = "used",
-    offset: float = 0.0,
-) -> Estimate:
+    responses: Tensor, angles: Tensor, at: Tensor, groups: ArrayLike | None = None, period: float = 2 * math.pi,
+    correlations: str = "used", offset: float = 0.0,
+) -> Estimate:  # fmt: skip
     """`smoothed` from trials that each have an angle of their own, at the angles wanted.
 
     Parameters
@@ -197,11 +194,7 @@ def _chosen(
 
 
 def decoded(
-    estimates: Tensor,
-    tangents: Tensor,
-    angles: Tensor,
-    period: float = 2 * math.pi,
-    groups: ArrayLike | None = None,
+    estimates: Tensor, tangents: Tensor, angles: Tensor, period: float = 2 * math.pi, groups: ArrayLike | None = None
 ) -> Estimate:
     r"""Fisher information that behaviour shows: (1 + b')^2 / Var of the estimated angle, corrected.
 
@@ -244,11 +237,7 @@ def decoded(
 
 
 def decoded_trials(
-    estimates: Tensor,
-    angles: Tensor,
-    at: Tensor,
-    groups: ArrayLike | None = None,
-    period: float = 2 * math.pi,
+    estimates: Tensor, angles: Tensor, at: Tensor, groups: ArrayLike | None = None, period: float = 2 * math.pi
 ) -> Estimate:
     """`decoded` from trials that each have an angle of their own: the bias b is a smooth fit of the errors.
 

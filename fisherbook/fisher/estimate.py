@@ -378,14 +378,9 @@ def _kind(names: Sequence[str], needs: set[str]) -> str:
 
 
 def _labelled(
-    name: str,
-    entry: Estimator,
-    source: Activity | Trials,
-    delta: float | None,
-    options: dict[str, str],
-    influence: bool,
-    drop: bool,
-) -> xr.Dataset:
+    name: str, entry: Estimator, source: Activity | Trials, delta: float | None, options: dict[str, str],
+    influence: bool, drop: bool,
+) -> xr.Dataset:  # fmt: skip
     identity = None if source.identity is None else np.asarray(source.identity)
     drop = drop and entry.needs != "estimates"
     loud = _loud(_populations(entry.needs, source, delta)) if drop else slice(None)
@@ -401,7 +396,8 @@ def _labelled(
                 responses = responses[..., loud]
                 rest = [each[..., loud] if entry.needs == "tangents" else each for each in rest]
                 units = responses.shape[-1]
-            parts.append(_of_replicates(entry.function, (responses, *rest), identity, options))
+            part = _of_replicates(entry.function, (responses, *rest), identity, options)
+            parts.append(part if influence else part._replace(influence=part.information))
     columns = {
         "fisher_information": [part.information for part in parts],
         "standard_error": [part.standard_error for part in parts],
@@ -515,13 +511,19 @@ def _of_trials(
 def _pieces(needs: str, source: Activity, delta: float | None) -> Iterator[tuple]:
     if needs == "tangents":
         for _, responses, tangents in source.chunks(tangents=True):
+            checks.enough_room(source, "estimating from one angle", 14 * responses.nbytes)
             yield responses, tangents
     elif needs == "pair":
         sides = (source.shifted(sign * delta / 2).chunks(tangents=False) for sign in (-1, 1))
         for (_, minus, _), (_, plus, _) in zip(*sides, strict=True):
+            checks.enough_room(source, "comparing two stimuli", 20 * minus.nbytes)
             yield torch.stack([minus, plus], -3), delta
     elif needs == "curve":
-        whole = torch.cat([responses for _, responses, _ in source.chunks(tangents=False)], 1)
+        whole = torch.empty(0)
+        for part, responses, _ in source.chunks(tangents=False):
+            checks.enough_room(source, "a whole curve", 6 * responses[:, :1].nbytes * len(source.angles))
+            whole = whole if len(whole) else responses[:, :1].repeat(1, len(source.angles), 1, 1)
+            whole[:, part] = responses
         yield whole, torch.as_tensor(np.asarray(source.angles), device=whole.device)
     else:
         for part, reported, slopes in source.decoded().chunks(tangents=True):

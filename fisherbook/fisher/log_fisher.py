@@ -1,5 +1,6 @@
 """Half the logarithm of the plug-in Fisher information, of fixed sets of faces, and its increments over lags."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -77,24 +78,21 @@ def _plugins(activity: "Activity", delta: float | None) -> Iterator[Callable[[ND
 def _bias(activity: "Activity") -> NDArray[np.float64]:
     from ..fisher.kernels import tangent
 
-    responses, slopes = activity.whole()
-    bias = []
-    for r, (response, slope) in enumerate(zip(responses, slopes, strict=True)):
-        try:
-            found = tangent(response, slope, None if activity.identity is None else activity.identity[r])
-        except ValueError:  # too few faces
-            bias.append(np.nan)
-        else:
-            bias.append(0.5 * float((found.plugin.mean() / found.information.mean().clamp(min=0)).log()))
+    found = torch.full((2, len(activity.replicate), len(activity.angles)), torch.nan, dtype=torch.float64)
+    for part, responses, slopes in activity.chunks():
+        for r, (response, slope) in enumerate(zip(responses, slopes, strict=True)):
+            with contextlib.suppress(ValueError):  # too few faces
+                one = tangent(response, slope, None if activity.identity is None else activity.identity[r])
+                found[:, r, part] = torch.stack([one.plugin, one.information]).cpu()
+    plugin, information = found.mean(-1)
+    bias = 0.5 * (plugin / information.clamp(min=0)).log().numpy()
     return np.where(np.isfinite(bias), bias, np.nan)
 
 
 def increments(
-    activity: "Activity",
-    lags: Sequence[float],
-    parts: Mapping[str, ArrayLike] | None = None,
+    activity: "Activity", lags: Sequence[float], parts: Mapping[str, ArrayLike] | None = None,
     delta: float | None = None,
-) -> xr.DataArray:
+) -> xr.DataArray:  # fmt: skip
     """Return the increments φ(θ + Δ) - φ(θ) of φ = ½ log F over several lags, for a fixed set of faces.
 
     Their mean square over angles is the structure function S(Δ) = ⟨(φ(θ+Δ) - φ(θ))²⟩; the mean product of two disjoint

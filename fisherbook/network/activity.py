@@ -44,6 +44,8 @@ class Activity:
         ``layer``, and ``stage`` and ``split`` where they are known.
     key : str or None
         Digest of all that made it but the angles; None for a module, of which nobody knows what made it.
+    memory : int
+        Bytes that what computes it, and what estimates from it, may take.
     """
 
     angles: NDArray[np.float64]
@@ -56,6 +58,7 @@ class Activity:
     _decode: Callable[[Tensor], Tensor] | None = field(repr=False, default=None)
     _chunk: int = field(repr=False, default=16)  # angles
     _blocks: tuple[slice, ...] = field(repr=False, default=(slice(None),))  # of faces that are computed together
+    memory: int = field(repr=False, default=2**62)
     _shown: NDArray[np.int64] | None = field(repr=False, default=None)  # which of these faces; None for all
 
     def chunks(self, tangents: bool = True) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
@@ -64,7 +67,8 @@ class Activity:
         Raises
         ------
         ValueError
-            If any of it is NaN or infinite: the layer, the first such angle, and how many.
+            If any of it is NaN or infinite: the layer, the first such angle, and how many. If a single angle of all
+            faces takes more than the memory given.
         """
         for start in range(0, len(self.angles), self._chunk):
             part = slice(start, min(start + self._chunk, len(self.angles)))
@@ -84,6 +88,8 @@ class Activity:
             places = np.flatnonzero((start <= shown) & (shown < stop))
             if len(places):
                 found = self._evaluate(angles, tangents, block)
+                one = sum(v[:, :1, :1].nbytes for v in found if v is not None) * faces * len(angles)
+                checks.enough_room(self, f"a chunk of layer {self.attrs.get('layer')!r} and the next", 2 * one)
                 whole = whole or tuple(v if v is None else _empty(v, 2, faces) for v in found)
                 for values, v in zip(whole, found, strict=True):
                     if v is not None:
@@ -269,9 +275,12 @@ def record(
         Of the ensemble's network, or the name of a module's submodule as in ``module.named_modules()``; ``"output"``
         is what the module itself returns.
     memory : str or int
-        Bound on what is held at once beside the faces and the network, such as ``"1 GiB"``, or a number of bytes; how
-        many angles and faces are computed together follows from it. A chunk of activity takes at most an eighth of it,
-        so that estimators have room to work, but for one angle of all faces and replicates, which is the least.
+        Bound on what is held at once beside the faces and the network, such as ``"1 GiB"``, or a number of bytes (from
+        1 MiB); how many angles and faces are computed together follows from it. It holds for `estimate` and
+        `log_fisher` of the activity too: a chunk takes at most a sixteenth of it, so that they have room to work, but
+        for one angle of all faces and replicates, which is the least. Where that, or the whole curve that ``smoothed``
+        needs, is too much, a ValueError says what is needed. `Activity.whole` and what it is asked for are not in it,
+        nor are some 30 MiB that allocators keep.
     dropout : bool
         Leave an ensemble's dropout on as internal noise: every face is seen through its own fixed set of silenced
         units.
@@ -302,6 +311,7 @@ def record(
     (torch.Size([2, 6, 12, 4]), torch.Size([2, 6, 12, 4]))
     """
     angles, memory = circle.as_angles(angles), as_bytes(memory)
+    room = max(memory, _LEAST)
     if isinstance(network, torch.nn.Module):
         if stage is not None or dropout or not isinstance(stimulus, Stimulus):
             raise ValueError("a module has no stage and no dropout of ours, and is shown a Stimulus: leave these out")
@@ -310,9 +320,9 @@ def record(
         attrs = {"layer": layer, "split": _named(split), "symmetry": stimulus.symmetry} | run.attrs
         each = run.working + _synthesis(stimulus)
         chunk = _together(memory // 4, memory, len(angles), faces, run.units, each)
-        return Activity(
-            angles, np.zeros(1, np.int64), faces, _identity(stimulus, faces), attrs, None, run.evaluate, None, *chunk
-        )
+        identity = _identity(stimulus, faces)
+        replicate = np.zeros(1, np.int64)
+        return Activity(angles, replicate, faces, identity, attrs, None, run.evaluate, None, *chunk, room)
     if select is not None or call is not None:
         raise ValueError("select and call are for a torch module; an ensemble's layers give one tensor, once")
     stage = stage or network.stages[-1].name
@@ -338,24 +348,23 @@ def record(
         raise ValueError(f"dropout can only be recorded above a stimulus or a bank, not in layer {layer!r}")
     each, held = 4 * sum(description.hidden), 0
     if recorder:
-        units = recorder(faces[:, :1], angles[:1], False)[0].shape[-1]
+        with modules.Largest() as largest:
+            units = recorder(faces[:, :1], angles[:1], False)[0].shape[-1]
+        together = max(1, memory // 2 // (modules.AT_WORK * largest.size))  # images, in a backbone
         each = 4 * units if layer in description.kind.layers else each + 4 * weights["hidden1.weight"].shape[-1]
+
+        def evaluate(at: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
+            return recorder(faces[:, block], at, tangents, together)
+
     else:
         units = weights[f"{layer}.bias"].shape[-1]
         if _in_memory(stimulus):
-            held = 4 * (stimulus.orders + 1) * (description.hidden[0] + stimulus.channels * rings(stimulus.size))
-        else:
-            each += _synthesis(stimulus)
+            held = 2 * (stimulus.orders + 1) * description.hidden[0]
+        each += 0 if held else _synthesis(stimulus)
+        evaluate = _evaluator(network, stimulus, stage, layer, faces, dropout, min(room // 16, _CACHE))
     chunk = _together(min(memory // 4, _CACHE), memory, len(angles), faces, units, each, held)
-    if recorder:
-
-        def evaluate(at: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
-            return recorder(faces[:, block], at, tangents)
-
-    else:
-        evaluate = _evaluator(network, stimulus, stage, layer, faces, dropout)
     identity = _identity(stimulus, faces)
-    return Activity(angles, network.replicate, faces, identity, attrs, key, evaluate, decode, *chunk)
+    return Activity(angles, network.replicate, faces, identity, attrs, key, evaluate, decode, *chunk, room)
 
 
 _CACHE = 64 * 2**20  # bytes; arrays much larger than the processor's caches only make it wait for memory
@@ -380,9 +389,11 @@ def _together(
         for.
     """
     share, line, replicates = max(share, _LEAST), 8 * faces.size, len(faces)
-    yielded = max(1, memory // 8 // (line * 2 * units))
+    whole = line * held <= memory // 2
+    # An estimator works in ten to twenty times the responses of a chunk, beside what is kept of the faces.
+    yielded = max(1, memory // (32 if held and whole else 16) // (line * 2 * units))
     angles = max(1, min(yielded, share // (line * each)))
-    if line * angles * each <= memory // 4 and line * held <= memory // 2:
+    if line * angles * each <= memory // 4 and whole:
         return angles, (slice(None),)
     angles = max(1, min(yielded, _MANY, asked, share // (8 * replicates * each)))
     some = max(1, share // (8 * replicates * (angles * each + held)))
@@ -401,13 +412,13 @@ def _synthesis(stimulus: "Stimulus | FeatureBank") -> int:
 
 
 def _evaluator(
-    ensemble: Ensemble, stimulus: Stimulus, stage: str, layer: str, faces: NDArray, dropout: bool
+    ensemble: Ensemble, stimulus: Stimulus, stage: str, layer: str, faces: NDArray, dropout: bool, share: int
 ) -> Evaluate:
     """Return what computes a layer's responses and tangents (replicate, angle, face, unit) at any angles."""
     network = ensemble.network
     parameters = {name: tensor.double() for name, tensor in ensemble[stage].items()}
     masks = _masks(network, ensemble, stimulus, faces) if dropout else None
-    first = (_harmonic_currents if _in_memory(stimulus) else _sampled_currents)(parameters, stimulus)
+    first = (_harmonic_currents if _in_memory(stimulus) else _sampled_currents)(parameters, stimulus, share)
     last: dict[tuple, Any] = {}  # the block of faces that was asked for last: the next angles are often of the same
 
     def evaluate(at: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
@@ -429,31 +440,36 @@ def _evaluator(
     return evaluate
 
 
-def _harmonic_currents(parameters: Parameters, stimulus: Stimulus) -> Currents:
+def _harmonic_currents(parameters: Parameters, stimulus: Stimulus, share: int) -> Currents:
     """Input currents of the first layer as a Fourier series over the angle: the layer never sees an image.
 
-    The layer's weights are carried over to the polar spectrum once; a face's currents are then Re Σ_m g_m exp(-imθ).
+    The layer's weights are carried over to the polar spectrum once; a face's currents are then Re Σ_m g_m exp(-imθ),
+    made of so many faces at a time as fit into `share` bytes.
     """
     weight = parameters["hidden1.weight"] / INPUT_SCALE
     weight = weight.unflatten(-1, (stimulus.channels, -1))
     constant = parameters["hidden1.bias"] - INPUT_MEAN * weight.sum((-2, -1))
     projected = stimulus.project(weight)  # (replicate, unit, channel, ring, order)
     orders = torch.arange(projected.shape[-1], device=weight.device)
+    each = 2 * len(orders) * (projected[0, 0, ..., 0].numel() + weight.shape[1]) + stimulus.channels * stimulus.size**2
+    some = max(1, share // (16 * each))
 
     def of_faces(faces: NDArray) -> Callable[[Tensor, bool], Tensor]:
         # Re(g exp(-imθ)) = Re g cos mθ + Im g sin mθ
         real = weight.new_empty(len(faces), 2, len(orders), faces.shape[1], weight.shape[1])
         for series, p, f in zip(real, projected, faces, strict=True):
-            g = torch.einsum("ucrm,fcrm->mfu", p, stimulus.coefficients(torch.from_numpy(f)).to(weight.device))
-            series[0], series[1] = g.real, g.imag
+            for at, part in zip(torch.arange(len(f)).split(some), torch.from_numpy(f).split(some), strict=True):
+                g = torch.einsum("ucrm,fcrm->mfu", p, stimulus.spectrum_of(part).to(weight.device))
+                series[:, :, at] = torch.stack([g.real, g.imag])
         real[:, 0, 0] += constant[:, None]
         series, added = real.flatten(1, 2).flatten(2), None
         if stimulus.faces.noise is not None:
-            rows = []
+            rows, pixels = [], stimulus.aperture
             for w, f in zip(weight, faces, strict=True):
-                noise = torch.from_numpy(stimulus.faces.noise[f]).double().flatten(2)[..., stimulus.aperture]
-                rows.append(torch.einsum("ucp,fcp->fu", w, noise.to(weight.device)))
-            added = torch.stack(rows)[:, None]
+                parts = np.split(f, range(some, len(f), some))
+                noises = (torch.from_numpy(stimulus.faces.noise[part]).flatten(2)[..., pixels] for part in parts)
+                rows += [torch.einsum("ucp,fcp->fu", w, noise.double().to(weight.device)) for noise in noises]
+            added = torch.cat(rows).unflatten(0, faces.shape)[:, None]
 
         def currents(angles: Tensor, tangents: bool) -> Tensor:
             phase = angles[:, None] * orders
@@ -469,7 +485,7 @@ def _harmonic_currents(parameters: Parameters, stimulus: Stimulus) -> Currents:
     return of_faces
 
 
-def _sampled_currents(parameters: Parameters, stimulus: Stimulus) -> Currents:
+def _sampled_currents(parameters: Parameters, stimulus: Stimulus, _share: int) -> Currents:
     """Input currents of the first layer from the pixels themselves."""
     weight, bias = parameters["hidden1.weight"] / INPUT_SCALE, parameters["hidden1.bias"]
 

@@ -167,11 +167,11 @@ def seen(
 
 def record_features(
     respond: Respond, stimulus: Stimulus, faces: Tensor, angles: Tensor, tangents: bool = True,
-    layer: str = "features", device: str = "cpu",
+    layer: str = "features", device: str = "cpu", together: int = TOGETHER,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Return a backbone layer's responses and tangents (pair, unit), float32, for pairs of face and angle."""
-    found = []
-    for shown, at in zip(faces.split(TOGETHER), angles.split(TOGETHER), strict=True):
+    found, together = [], min(together, TOGETHER)
+    for shown, at in zip(faces.split(together), angles.split(together), strict=True):
         images, along = (
             stimulus.embed(stimulus.pixels(shown, at, t, torch.float32, device), t) if t <= tangents else None
             for t in (False, True)

@@ -35,7 +35,7 @@ from .. import checks, derivative
 from ..stimulus.stimulus import Stimulus
 
 Select = int | str | Callable[[Any], Tensor] | None
-_AT_WORK = 8  # of its largest tensors that a module holds at once: in and out, values and tangents, and room to work
+AT_WORK = 8  # of its largest tensors that a module holds at once: in and out, values and tangents, and room to work
 
 
 class Run(NamedTuple):
@@ -99,7 +99,7 @@ def evaluator(
                 "the module's response to an image must always be the same, but it is random even in evaluation mode"
             )
         alone = None
-        with contextlib.suppress(RuntimeError, ValueError), _Largest() as largest:
+        with contextlib.suppress(RuntimeError, ValueError), Largest() as largest:
             alone = forward(images(one, two[1:]))
         if alone is None or not _close(alone, together[1:]):
             raise ValueError(
@@ -127,7 +127,7 @@ def evaluator(
                 found = forward(images(shown, at)), slopes
         return tuple(v if v is None else v.double().unflatten(0, (1, len(at), len(shown))) for v in found)
 
-    return Run(evaluate, alone.shape[1], _AT_WORK * largest.size // 8 + 4 * alone.shape[1], attrs)
+    return Run(evaluate, alone.shape[1], AT_WORK * largest.size // 8 + 4 * alone.shape[1], attrs)
 
 
 def _tap(module: torch.nn.Module, layer: str, select: Select, call: int | None) -> Callable[[Tensor], Tensor]:
@@ -276,7 +276,7 @@ def _close(values: Tensor, others: Tensor) -> bool:
     return bool(apart <= torch.finfo(values.dtype).eps ** 0.5 * size)
 
 
-class _Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):
     """Notes the bytes of the largest tensor that is made."""
 
     size = 0

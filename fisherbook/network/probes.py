@@ -190,8 +190,8 @@ class Tuned(Probe):
             shown = INPUT_MEAN + INPUT_SCALE * (features - mean) / scale
             return self.network.onward(probe, self.network.first(probe, shown), layer)
 
-        def record(faces: NDArray, at: NDArray, tangents: bool) -> tuple[Tensor, Tensor | None]:
-            values, along = _record(ready, stimulus, "features", device, faces, at, tangents)
+        def record(faces: NDArray, at: NDArray, tangents: bool, *together: int) -> tuple[Tensor, Tensor | None]:
+            values, along = _record(ready, stimulus, "features", device, faces, at, tangents, *together)
             with torch.no_grad():
                 shapes, values = values.shape[1:3], values.flatten(1, 2)
                 pair = derivative.along(onward, values, along.flatten(1, 2)) if tangents else (onward(values), None)
@@ -201,12 +201,13 @@ class Tuned(Probe):
 
 
 def _record(
-    ready: Sequence[Respond], stimulus: Stimulus, layer: str, device: str, faces: NDArray, at: NDArray, tangents: bool
-) -> tuple[Tensor, Tensor | None]:
+    ready: Sequence[Respond], stimulus: Stimulus, layer: str, device: str, faces: NDArray, at: NDArray, tangents: bool,
+    *together: int,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Return a backbone layer's activity and tangents (replicate, angle, face, unit), each replicate's by its own."""
     turned, found = torch.from_numpy(at).repeat_interleave(faces.shape[1]), []
     for respond, shown in zip(ready, faces, strict=True):
         each = torch.from_numpy(shown).repeat(len(at))
-        found.append(record_features(respond, stimulus, each, turned, tangents, layer, device))
+        found.append(record_features(respond, stimulus, each, turned, tangents, layer, device, *together))
     values, along = (None if v[0] is None else torch.stack(v).double() for v in zip(*found, strict=True))
     return tuple(v if v is None else v.unflatten(1, (len(at), -1)) for v in (values, along))

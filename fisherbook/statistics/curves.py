@@ -4,7 +4,6 @@ Curves are periodic; no function here knows an edge at ±π.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -14,10 +13,8 @@ from scipy.special import ive
 from .. import angles as circle
 from .. import checks
 
-if TYPE_CHECKING:  # takes seconds to import, and only who has an activity needs it
-    pass
-
-_BINS = 1024  # of the circle, when a density is smoothed
+BINS = 1024  # of the circle, when a density is smoothed
+_EDGES = np.linspace(-np.pi, np.pi, BINS + 1)
 
 
 def density_of(samples: ArrayLike, angles: ArrayLike, concentration: float = 100.0) -> NDArray[np.float64]:
@@ -37,13 +34,21 @@ def density_of(samples: ArrayLike, angles: ArrayLike, concentration: float = 100
     array, shape (angle,)
         rad⁻¹.
     """
-    edges = np.linspace(-np.pi, np.pi, _BINS + 1)
-    counts, _ = np.histogram(circle.wrap(np.asarray(samples)), edges)
-    order = np.arange(_BINS // 2 + 1)
+    return smooth(counted(samples), angles, concentration)
+
+
+def counted(samples: ArrayLike) -> NDArray[np.int64]:
+    """Count angles (rad) in the bins of `smooth`."""
+    return np.histogram(circle.wrap(np.asarray(samples)), _EDGES)[0]
+
+
+def smooth(counts: NDArray[np.int64], angles: ArrayLike, concentration: float = 100.0) -> NDArray[np.float64]:
+    """Return the density of angles that were `counted`, as `density_of` does."""
+    order = np.arange(BINS // 2 + 1)
     kernel = ive(order, concentration) / ive(0, concentration)  # Fourier coefficients of the von Mises density
-    smooth = np.fft.irfft(np.fft.rfft(counts) * kernel, _BINS) * _BINS / (2 * np.pi * counts.sum())
-    centres = (edges[1:] + edges[:-1]) / 2
-    return np.interp(circle.wrap(np.asarray(angles, np.float64)), centres, smooth, period=2 * np.pi)
+    density = np.fft.irfft(np.fft.rfft(counts) * kernel, BINS) * BINS / (2 * np.pi * counts.sum())
+    centres = (_EDGES[1:] + _EDGES[:-1]) / 2
+    return np.interp(circle.wrap(np.asarray(angles, np.float64)), centres, density, period=2 * np.pi)
 
 
 def local_exponent(lags: ArrayLike, structure: ArrayLike) -> NDArray[np.float64]:

@@ -121,13 +121,9 @@ class Stimulus:
     # ---- what training and recording use ---------------------------------------------------------------------------
 
     def pixels(
-        self,
-        faces: Tensor,
-        angles: Tensor,
-        tangents: bool = False,
-        dtype: torch.dtype = torch.float64,
+        self, faces: Tensor, angles: Tensor, tangents: bool = False, dtype: torch.dtype = torch.float64,
         device: str = "cpu",
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Return the pixels inside the aperture for pairs of face and angle.
 
         Parameters
@@ -156,13 +152,9 @@ class Stimulus:
         return values
 
     def product(
-        self,
-        faces: Tensor,
-        angles: Tensor,
-        tangents: bool = False,
-        dtype: torch.dtype = torch.float64,
+        self, faces: Tensor, angles: Tensor, tangents: bool = False, dtype: torch.dtype = torch.float64,
         device: str = "cpu",
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Return the pixels inside the aperture, (angle, face, channel, pixel), of every face at every angle."""
         if self.streams:
             return self.part(faces).product(torch.arange(len(faces)), angles, tangents, dtype, device)
@@ -210,10 +202,10 @@ class Stimulus:
 
         A face at the polar angle φ is Re Σ_m c_m(r) exp(imφ).
         """
-        return self.coefficients(slice(None))
+        return self.spectrum_of(torch.arange(len(self._series)))
 
-    def coefficients(self, faces: Tensor | slice) -> Tensor:
-        """Return the `spectrum` of some faces alone."""
+    def spectrum_of(self, faces: Tensor) -> Tensor:
+        """Return the `spectrum` of some faces, by their indices."""
         return self._series[faces].to(torch.complex128)
 
     def project(self, weights: Tensor) -> Tensor:

@@ -250,6 +250,58 @@ for case in cases:
 """
 
 
+_ESTIMATED = """
+import pathlib, resource, tempfile, warnings
+import numpy as np, fisherbook as fb
+from fisherbook.stimulus.faces import Faces
+from fisherbook.store import Store
+
+warnings.simplefilter("ignore")
+draw, network = np.random.default_rng(0), fb.Network(hidden=(60, 20))
+stages = [fb.Stage("once", fb.uniform(), steps=1, batch=4)]
+
+def turned(number):
+    images = draw.random((number, 1, 16, 16), np.float32)
+    parts = {"train": (np.arange(40),), "test": (np.arange(number),)}
+    return fb.Stimulus(Faces(images, "drawn", parts=parts), orders=8)
+
+def rises(stimulus, memory):
+    global before
+    how = dict(device="cpu", store=Store(pathlib.Path(tempfile.mkdtemp())), progress=False)
+    ensemble = fb.train(stimulus, network, stages, 2, **how)
+    before = before or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    at = lambda layer: fb.record(ensemble, stimulus, 8, "test", layer=layer, memory=memory)
+    yield fb.estimate(at("output"), estimator=["smoothed", "decoded"])
+    yield fb.estimate(at("hidden1").at(at("output").angles[:2]), estimator=["tangent", "direct"], delta=0.1)
+    yield fb.log_fisher(at("hidden1"))
+    names = ["hidden1", "hidden2", "output"]
+    yield fb.measure(
+        stimulus, network, stages, 2, 4, layers=names, splits=["test"], after=["once"], memory=memory, **how
+    )
+
+before = 1
+list(rises(turned(200), "1 GiB"))  # what is loaded once
+before = 0
+for _ in rises(turned(5000), "128 MiB"):
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+"""
+
+
+@pytest.mark.slow
+def test_estimating_from_five_thousand_faces_keeps_to_the_memory_given():
+    run = subprocess.run([sys.executable, "-c", _ESTIMATED], capture_output=True, text=True, check=True)
+    rises = [float(line) for line in run.stdout.split()]
+    assert len(rises) == 4 and rises[-1] < 128 + 32, rises  # MiB; 32 are left to the allocator
+
+
+def test_what_cannot_be_had_in_the_memory_says_what_it_needs(ensemble, stimulus):
+    wide = fb.record(ensemble, stimulus, 2, layer="hidden1", memory="1 MiB")
+    with pytest.raises(ValueError, match=r"estimating from one angle needs \d+ MiB, more than the memory of 0 MiB"):
+        fb.estimate(replace(wide, memory=2**10))
+    with pytest.raises(ValueError, match=r"a whole curve needs \d+ MiB, more than the memory of 1 MiB.*larger memory"):
+        fb.estimate(fb.record(ensemble, stimulus, 360, memory="1 MiB"), estimator="smoothed")
+
+
 @pytest.mark.slow
 def test_recording_five_thousand_faces_keeps_to_the_memory_given():
     run = subprocess.run([sys.executable, "-c", _MEASURED], capture_output=True, text=True, check=True)
