@@ -88,7 +88,7 @@ def train(
 ) -> tuple[str, NDArray[np.float32]]:  # fmt: skip
     """Train a ResNet-18 on upright images, and return the key of its weights, which `Network` takes, and its losses.
 
-    It is resumed where an interrupted training ended.
+    It is resumed where an interrupted training ended; who asks for the same meanwhile waits.
 
     Parameters
     ----------
@@ -123,8 +123,8 @@ def train(
     ends = [*range(how.every, how.steps, how.every), how.steps]
     keys = {end: digest([*asked, end]) for end in ends}
     read = partial(torch.load, weights_only=True, map_location="cpu")
-    kept: dict[str, Any] | None = store.get("weights", keys[how.steps], read, ".pt")
-    if kept is None:
+
+    def compute(_: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         begun = max((e for e in ends if store.get("upright", keys[e], read, ".pt") is not None), default=0)
         at = store.get("upright", keys[begun], read, ".pt") if begun else None
         with tqdm(total=how.steps, initial=begun, desc="upright faces", disable=not progress, leave=False) as bar:
@@ -134,11 +134,12 @@ def train(
                     store.put("upright", keys[end], state, torch.save, ".pt")
                 else:
                     own = {PREFIX + n: t for n, t in state["parameters"].items() if not n.startswith(_HEAD)}
-                    kept = {"parameters": own, "losses": state["losses"]}
-                    store.put("weights", keys[end], kept, torch.save, ".pt")
+                    yield keys[end], {"parameters": own, "losses": state["losses"]}
                 if begun:
                     store.remove("upright", keys[begun], ".pt")
                 begun = end
+
+    kept = store.fill("weights", [keys[how.steps]], compute, torch.save, read, ".pt")[keys[how.steps]]
     return keys[how.steps], kept["losses"].numpy()
 
 

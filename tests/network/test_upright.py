@@ -1,6 +1,7 @@
 """Backbones trained on upright faces: what they are shown is never turned, and an interrupted training goes on."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_an_interrupted_training_goes_on_where_it_ended(images, tmp_path, monkey
     assert key == whole and len(steps) == 2 * 4
     np.testing.assert_allclose(again, losses, rtol=1e-4)
     assert not list((tmp_path / "halves" / "upright").glob("*.pt"))
+
+
+def test_the_same_backbone_asked_for_twice_is_trained_once(tmp_path, images, monkeypatch):
+    steps = []
+    monkeypatch.setattr(upright, "view", lambda *a, real=upright.view: steps.append(1) or real(*a))
+
+    def ask(_):
+        return upright.train(images, HOW, 0, "cpu", Store(tmp_path), progress=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        (key, losses), (other, same) = pool.map(ask, range(2))
+    assert key == other and (losses == same).all()
+    assert len(steps) == 2 * HOW.steps
 
 
 def test_training_learns_and_its_weights_go_into_a_network(images, tmp_path):
