@@ -12,6 +12,7 @@ import platform
 import re
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -370,6 +371,36 @@ def estimators(size: Size) -> list[Row]:
     return [*rows, disturbance("estimators", taken)]
 
 
+COLD = """
+import numpy as np, fisherbook as fb
+angles = np.repeat(fb.grid(12), 100)
+responses = np.random.default_rng(0).normal(size=(1200, 20)) + np.cos(angles)[:, None]
+fb.estimate(responses, angles=angles, estimator="smoothed")
+"""
+
+
+def recordings(size: Size) -> list[Row]:
+    """Time what someone with a recording and no network waits for."""
+
+    def trials(units: int, angles: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
+        shown = np.tile(fb.grid(angles), repeats)
+        return fb.calibration.draw_trials(fb.calibration.population_code(units, "gain"), shown, seed=0), shown
+
+    (large, at), (small, places) = trials(size.of(200, 20), size.of(36, 12), size.of(30, 10)), trials(20, 12, 100)
+    calls = {
+        "pooled": lambda: fb.estimate(large, angles=at, estimator="pooled"),
+        "smoothed": lambda: fb.estimate(small, angles=places, estimator="smoothed"),
+        "imported and estimated": lambda: subprocess.run([sys.executable, "-c", COLD], check=True),
+    }
+    taken = medians(size.repeats, **calls)
+    targets, shapes = (
+        ("<= 5", "<= 0.2", "<= 2"),
+        [f"{len(x)} trials x {x.shape[1]} units" for x in (large, small, small)],
+    )
+    rows = [Row("recordings", n, taken[n], "s", *more) for n, *more in zip(calls, targets, shapes, strict=True)]
+    return [*rows, disturbance("recordings", taken)]
+
+
 # ---- 5. a large network ------------------------------------------------------------------------------------
 
 
@@ -560,7 +591,8 @@ def workers(size: Size) -> list[Row]:
 # ---- the report --------------------------------------------------------------------------------------------
 
 PARTS = {
-    f.__name__: f for f in (machine, tangent, training, matrices, estimators, resnet, probes, headline, many, workers)
+    f.__name__: f
+    for f in (machine, tangent, training, matrices, estimators, recordings, resnet, probes, headline, many, workers)
 }
 ON_DEVICE = ("machine", "training", "resnet", "probes")  # the others measure the processor alone
 MEMORY = {"matrices": "< 4", "many": "< 6"}  # GiB

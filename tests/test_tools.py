@@ -27,7 +27,7 @@ def test_lines_of_code_are_counted_module_by_module():
     assert "fisher/kernels.py" in run("tools/count_lines.py")
 
 
-@pytest.mark.parametrize("part", ["training", "resnet", "headline"])
+@pytest.mark.parametrize("part", ["training", "recordings", "resnet", "headline"])
 def test_a_part_of_the_benchmark_runs_at_its_smallest(part, tmp_path):
     shown = run("benchmarks/bench.py", "--quick", "--repeats", "1", "--threads", "1", "--only", part,
                 "--json", str(tmp_path / "rows.json"))  # fmt: skip
