@@ -24,6 +24,8 @@ def build_site(root: Path, copy: Path, output: Path, *options: str) -> Path:
         said = (done.stdout + done.stderr).splitlines()
         told = [line for line in said if re.search("WARNING|rror:", line)] or said[-10:]
         raise RuntimeError("\n".join(["the site was not built:", *dict.fromkeys(told)]))
+    for left in (output / "_build" / "html").rglob("*.map"):  # of the theme's sources: for its debuggers, and large
+        left.unlink()
     return output / "_build" / "html"
 
 
