@@ -28,7 +28,6 @@ from unittest.mock import patch
 import numpy as np
 import psutil
 import torch
-from sklearn.covariance import MinCovDet
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -461,70 +460,7 @@ def probes(size: Size) -> list[Row]:
     ]
 
 
-# ---- 7. the earlier work's procedure -------------------------------------------------------------------------
-
-STEP, CURVE, WANTED = 0.03, 48, 0.01  # rad, between the two stimuli of a pair; angles; relative standard error
-
-
-def alone(activity: fb.Activity) -> fb.Activity:
-    """Take faces for independent, as the earlier work did."""
-    return replace(activity, identity=None)
-
-
-def headline(size: Size) -> list[Row]:
-    """Time one curve to equal relative error against two robust fits a pair of angles, on images turned anew."""
-    every = [(pixels, large) for pixels in ((16,) if size.quick else (64, 224)) for large in (False, True)]
-    return [row for pixels, large in every for row in against_robust(size, pixels, large)]
-
-
-def against_robust(size: Size, pixels: int, large: bool) -> list[Row]:
-    network = fb.Network("resnet18", backbone="finetuned", weights="random") if large else NETWORK
-    faces = fb.load_faces("orl", pixels, limit=size.of(400, 60), split_by="image")
-    drawn = {rotation: fb.Stimulus(faces, rotation) for rotation in ("harmonic", "bilinear")}
-    steps = size.of(5 if pixels > 64 else 20, 2) if large else size.of(500, 2)
-    stage = fb.Stage("uniform", fb.uniform(), steps=steps, batch=size.of(16 if large else BATCH, 4))
-    with tempfile.TemporaryDirectory() as folder:
-        ensemble = fb.train(drawn["harmonic"], network, [stage], 1, store=Store(folder), progress=False)
-    few = fb.grid(CURVE)[:: CURVE // (2 if large else 4)]
-    ours = few if large else fb.grid(CURVE)  # a small network's series is made once for all angles
-    shown = alone(fb.record(ensemble, drawn["harmonic"], ours, None))
-    anew = alone(fb.record(ensemble, drawn["harmonic" if large else "bilinear"], few, None))
-
-    def robust() -> None:
-        for side in (-1, 1):
-            for outputs in anew.shifted(side * STEP / 2).responses()[0].numpy():
-                MinCovDet(random_state=0).fit(outputs)
-
-    calls = {"ours": lambda: fb.estimate(shown), "robust": robust}
-    taken = medians(1 if large else size.repeats, **calls, **machine_calls(size))
-    each = {"ours": taken["ours"] / len(ours), "robust": taken["robust"] / len(few)}
-    found = {"ours": fb.estimate(shown), "robust": fb.estimate(anew, estimator="robust", delta=STEP)}
-    error = {n: float(abs(f.standard_error / f.fisher_information).median()) for n, f in found.items()}
-    value = {n: float(f.fisher_information.median()) for n, f in found.items()}
-    whole = {n: each[n] * (error[n] / WANTED) ** 2 for n in each}  # the error goes with one over the root of the faces
-    name, part = f"{'ResNet-18' if large else 'MLP'}, {pixels} px", "headline"
-    notes = {
-        "ours": f"tangent; {value['ours']:.3g} rad-2 to {100 * error['ours']:.2g} % with {len(faces)} faces",
-        "robust": f"of their core; {value['robust']:.3g} rad-2 to {100 * error['robust']:.2g} %; {len(few)} angles",
-    }
-    rows = [Row(part, f"{name}: {n}, an angle to 1 %", whole[n], "s", "", notes[n]) for n in each]
-    rows.append(
-        Row(part, f"{name}: speed over robust", whole["robust"] / whole["ours"], "x", ">= 10" if large else ">= 100",
-            f"at equal faces {each['robust'] / each['ours']:.3g} x")
-    )  # fmt: skip
-    if large:
-        images = torch.rand(1, 1, pixels, pixels)
-        layers = {n: tuple(v) for n, v in backbone.folded(backbone.draw(networks.generator(0))).items()}
-        with FlopCounterMode(display=False) as counter:
-            backbone.respond(layers, images)
-        bound = counter.get_total_flops() * len(faces) / machine_rates(size, taken)[0]
-        rows.append(
-            Row(part, f"{name}: one pass at the matrix rate", 100 * bound / each["ours"], "%", "", "of our time")
-        )
-    return [*rows, disturbance(part, taken)]
-
-
-# ---- 8. very many faces --------------------------------------------------------------------------------------
+# ---- 7. very many faces --------------------------------------------------------------------------------------
 
 
 def many(size: Size) -> list[Row]:
@@ -558,7 +494,7 @@ def many(size: Size) -> list[Row]:
     return [Row(part, f"{name}: a little of everything", each, "s", "", note) for name, each in taken.items()]
 
 
-# ---- 9. Dask's workers ---------------------------------------------------------------------------------------
+# ---- 8. Dask's workers ---------------------------------------------------------------------------------------
 
 
 def workers(size: Size) -> list[Row]:
@@ -588,12 +524,206 @@ def workers(size: Size) -> list[Row]:
     ]
 
 
+# ---- 9. the earlier work's procedure -------------------------------------------------------------------------
+
+CURVE, SHOWN, DELTA = 48, 1000, 0.03  # angles of a curve, faces, and the earlier work's step (rad)
+ESTIMANDS = {
+    "earlier": "(d'/delta)^2 of robust mean and covariance of the bulk of faces, neither corrected for their noise",
+    "robust": "the package's own, of the faces that are outliers on neither side; on the same pairs, corrected",
+    "tangent": "linear information of all faces, tails included",
+    "decoded": "(1 + b')^2 / Var of the reported angle, large errors included",
+}
+
+
+def varied(pixels: int, photographs: int | None) -> fb.Faces:
+    """Return ORL's photographs cut at five places, two of them mirrored; every second photograph is for testing."""
+    margin = pixels // 16
+    upright = fb.load_faces("orl", pixels + 2 * margin, limit=photographs, split_by="image").images
+    corners = [(margin, margin), (0, 0), (0, 2 * margin), (2 * margin, 0), (2 * margin, 2 * margin)]
+    cut = [upright[..., y : y + pixels, x : x + pixels] for y, x in corners]
+    images = np.concatenate([*cut[:3], *(c[..., ::-1] for c in cut[3:])])
+    photograph = np.tile(np.arange(len(upright)), len(cut))
+    parts = {name: (np.flatnonzero(photograph % 2 == k),) for k, name in enumerate(("train", "test"))}
+    return fb.Faces(images, "orl", parts=parts)  # of nobody known: taken for independent
+
+
+def trained(network: fb.Network, stimulus: fb.Stimulus, steps: int, batch: int) -> fb.Ensemble:
+    stage = fb.Stage("uniform", fb.uniform(), steps=steps, batch=batch)
+    with tempfile.TemporaryDirectory() as folder:
+        return fb.train(stimulus, network, [stage], 1, device="cpu", store=Store(Path(folder)), progress=False)
+
+
+def plugin(sides: np.ndarray) -> float:
+    """Return the earlier work's estimate from outputs (side, face, output), by scikit-learn's FAST-MCD."""
+    from sklearn.covariance import MinCovDet
+
+    minus, plus = (MinCovDet(random_state=0).fit(side) for side in sides)
+    slope = (plus.location_ - minus.location_) / DELTA
+    return float(slope @ np.linalg.solve((minus.covariance_ + plus.covariance_) / 2, slope))
+
+
+def by_halves(estimate: Callable[[np.ndarray], np.ndarray], faces: int, turns: int) -> tuple[float, float]:
+    """Return an estimate (angle,) of all faces, and its relative standard error: medians over angles.
+
+    The error is half the root mean square difference of disjoint halves of the faces: it holds no bias.
+    """
+    random, squares = np.random.default_rng(0), []
+    for _ in range(turns):
+        half, other = np.array_split(random.permutation(faces), 2)
+        squares.append((estimate(half) - estimate(other)) ** 2 / 4)
+    value = estimate(np.arange(faces))
+    return float(np.median(value)), float(np.median(np.mean(squares, 0) ** 0.5 / abs(value)))
+
+
+def procedures(size: Size, sides: Tensor, activity: fb.Activity) -> dict[str, tuple[float, float]]:
+    """Return information (rad^-2) and its relative standard error by each procedure.
+
+    `sides` are the outputs (angle, side, face, output) of the earlier work's pairs, `activity` is ours.
+    """
+    activity, at = activity.held(2**30), activity.angles  # tangent and decoded take the same pass
+    (responses, slopes), (reported, turned) = ((v[0] for v in a.whole()) for a in (activity, activity.decoded()))
+
+    def ours(estimator: str, *arguments: Tensor, **options: object) -> np.ndarray:
+        return fb.estimate(*arguments, angles=at, estimator=estimator, **options).fisher_information.values
+
+    ways = {
+        "earlier": lambda k: np.array([plugin(pair) for pair in sides[:, :, k].numpy()]),
+        "robust": lambda k: ours("robust", sides[:, :, k], delta=DELTA),
+        "tangent": lambda k: ours("tangent", responses[:, k], tangents=slopes[:, k]),
+        "decoded": lambda k: ours("decoded", estimates=reported[:, k, 0], tangents=turned[:, k, 0]),
+    }
+    turns = {"earlier": size.of(4, 1), "robust": size.of(2, 1)}  # the others take milliseconds
+    return {name: by_halves(way, responses.shape[1], turns.get(name, size.of(100, 2))) for name, way in ways.items()}
+
+
+def compared(
+    name: str, each: dict[str, float], found: dict[str, tuple[float, float]], bound: float, target: str, notes: dict
+) -> list[Row]:
+    """Return the rows of one network, from seconds per angle and from information and error at `SHOWN` faces."""
+
+    def row(what: str, *rest: object) -> Row:
+        return Row("headline", f"{name}: {what}", *rest)
+
+    told = {"earlier": "earlier work", "tangent": "tangent", "decoded": "decoded", "robust": "robust"}
+    each = each | {"earlier": each["images"] + each["MCD"]}
+    whole = {n: CURVE * each[n] * (found[n][1] / 0.01) ** 2 for n in ("earlier", "tangent", "decoded")}
+    return [
+        row("earlier work's images and outputs", each["images"] * 1e3, "ms/angle", "", notes["images"]),
+        row("earlier work's MCD, two sides", each["MCD"] * 1e3, "ms/angle", "", notes["MCD"]),
+        *(row(told[n], each[n] * 1e3, "ms/angle", "", notes["ours"]) for n in ("tangent", "decoded")),
+        *(row(f"information, {told[n]}", found[n][0], "rad^-2", "", ESTIMANDS[n]) for n in found),
+        *(row(f"standard error, {told[n]}", 100 * found[n][1], "%", "", notes["error"]) for n in found),
+        *(row(f"curve to 1 %, {told[n]}", time_taken, "s", "", notes["curve"]) for n, time_taken in whole.items()),
+        row("earlier work over tangent", whole["earlier"] / whole["tangent"], "x", target, "to equal relative error"),
+        row("earlier work over decoded", whole["earlier"] / whole["decoded"], "x", "", "to equal relative error"),
+        row("of which cost alone, over tangent", each["earlier"] / each["tangent"], "x", "", "with the same faces"),
+        row("bound: one pass per face", bound * 1e3, "ms/angle", "", notes["bound"]),
+        row("share of the bound reached by tangent", 100 * bound / each["tangent"], "%", "", notes["share"]),
+    ]
+
+
+def headline(size: Size) -> list[Row]:
+    """Time to equal relative standard error of one curve, against the earlier work's procedure.
+
+    That takes the two outputs for 1,000 faces turned anew by half a step each way, finds robust means and covariances
+    by the minimum covariance determinant, and puts these into d' Sigma^-1 d / delta^2.
+    """
+    part, pixels, shown = "headline", size.of(64, 16), size.of(SHOWN, 100)
+    product = {"float32 product": machine_calls(size)["float32 product"]}
+    work = AT_A_TIME * 2 * size.of(1536, 128) ** 3
+    faces = varied(pixels, size.of(400, 40))
+    stimulus, turned = fb.Stimulus(faces), fb.Stimulus(faces, "bilinear")
+    seen, pair = torch.from_numpy(faces.split("test")), np.array([-DELTA / 2, DELTA / 2])
+    curve = fb.grid(size.of(CURVE, 4))
+    disturbed, rows = [], []
+    squared = f"{CURVE} angles x (error / 1 %)^2: errors shrink as 1 / root of faces"
+
+    # a small network: all angles of ours, one of the earlier work's, in float32 as it was
+    ensemble = trained(NETWORK, stimulus, size.of(600, 2), BATCH)
+    weights = ensemble["uniform"]
+
+    def small(at: np.ndarray) -> Tensor:
+        found = turned.product(seen, torch.from_numpy(at), dtype=torch.float32).flatten(2)
+        return NETWORK.onward(weights, NETWORK.first(weights, found.flatten(0, 1)[None])).view(*found.shape[:2], 2)
+
+    sides = small(0.3 + pair).numpy()
+    record = partial(fb.record, ensemble, stimulus, curve, "test")
+    taken = medians(
+        size.repeats,
+        images=lambda: small(0.3 + pair),
+        MCD=lambda: plugin(sides),
+        tangent=lambda: fb.estimate(record()),
+        decoded=lambda: fb.estimate(record(), estimator="decoded"),
+        **product,
+    )
+    disturbed.append(taken)
+    each = {
+        n: taken[n] / (1 if n in ("images", "MCD") else len(curve)) for n in ("images", "MCD", "tangent", "decoded")
+    }
+    robust_time = each["MCD"]
+    at = curve[:: size.of(8, 2)]
+    sides = torch.stack([small(at + side) for side in pair], 1).double()
+    found = procedures(size, sides, fb.record(ensemble, stimulus, at, "test"))
+    sizes = (len(stimulus.aperture), *NETWORK.hidden, 2)
+    flops, single = 2 * shown * sum(a * b for a, b in pairwise(sizes)), work / taken["float32 product"]
+    measured = f"halves of {shown} faces, {len(at)} angles"
+    notes = {
+        "images": f"{shown} faces turned bilinearly, twice; from one angle",
+        "MCD": f"{shown} faces; from one angle",
+        "ours": f"{shown} faces; the whole curve's {len(curve)} angles, what they share included",
+        "error": measured,
+        "curve": squared,
+        "bound": f"{flops / 1e9:.2g} GFLOP at {single / 1e9:.0f} GFLOP/s, turning the faces not counted",
+        "share": "of a pass over images, which tangent never makes: it may exceed 100 %",
+    }
+    rows += compared(f"MLP, {pixels} px", each, found, flops / single, ">= 100", notes)
+
+    # a large one: what it costs grows with its images, so that few are timed
+    network = fb.Network("resnet18", weights="random", backbone="finetuned")
+    ensemble = trained(network, stimulus, size.of(120, 1), size.of(32, 4))
+    at = curve[:: size.of(16, 2)]
+    own, paired = (fb.record(ensemble, of, at, "test") for of in (stimulus, turned))
+    found = procedures(size, torch.stack([paired.shifted(side).responses()[0] for side in pair], 1), own)
+    measured = f"halves of {shown} faces, {len(at)} angles"
+    for width, count in ((pixels, size.of(64, 10)), (size.of(224, 32), size.of(12, 10))):
+        faces = varied(width, 2 * count).some(np.arange(count))
+        own, paired = (
+            fb.record(ensemble, fb.Stimulus(faces, rotation), [0.3], range(count))
+            for rotation in ("harmonic", "bilinear")
+        )
+        paired = paired.at(0.3 + pair)
+        taken = medians(
+            (size.repeats + 1) // 2,
+            images=paired.responses,
+            tangent=lambda own=own: fb.estimate(own),
+            decoded=lambda own=own: fb.estimate(own, estimator="decoded"),
+            **product,
+        )
+        disturbed.append(taken)
+        each = {n: taken[n] * shown / count for n in ("images", "tangent", "decoded")} | {"MCD": robust_time}
+        with FlopCounterMode(display=False) as counter:
+            own.responses()
+        flops, single = counter.get_total_flops() * shown / count, work / taken["float32 product"]
+        notes = {
+            "images": f"{shown} faces turned bilinearly, twice; from {count} faces at one angle",
+            "MCD": f"{shown} faces; as for the MLP, which has two outputs too",
+            "ours": f"{shown} faces; from {count} at one angle",
+            "error": measured,
+            "curve": squared + ("" if width == stimulus.size else f"; errors are those found at {stimulus.size} px"),
+            "bound": f"{flops / 1e9:.0f} GFLOP at {single / 1e9:.0f} GFLOP/s, turning the faces not counted",
+            "share": "of a pass that carries no tangent",
+        }
+        new = compared(f"ResNet-18, {width} px", each, found, flops / single, ">= 10", notes)
+        # information and errors belong to the size they were found at; at the other only the cost is measured
+        rows += [row for row in new if width == stimulus.size or not re.search("information|standard error", row.what)]
+    most = max(disturbed, key=lambda taken: taken["disturbed"])
+    return [*rows, disturbance(part, most)]
+
+
 # ---- the report --------------------------------------------------------------------------------------------
 
-PARTS = {
-    f.__name__: f
-    for f in (machine, tangent, training, matrices, estimators, recordings, resnet, probes, headline, many, workers)
-}
+ALL = (machine, tangent, training, matrices, estimators, recordings, resnet, probes, headline, many, workers)
+PARTS = {f.__name__: f for f in ALL}
 ON_DEVICE = ("machine", "training", "resnet", "probes")  # the others measure the processor alone
 MEMORY = {"matrices": "< 4", "many": "< 6"}  # GiB
 
