@@ -53,7 +53,7 @@ def test_installed_wheel_brings_the_bundled_faces(wheel, tmp_path):
 
 
 ALONE = """
-import importlib.metadata, re, sys
+import sys
 import numpy as np
 
 class Missing:  # what only the extras bring is not there
