@@ -7,7 +7,8 @@ the installed package: a page executed with another version is an error, for its
 plots could not be drawn. MathJax comes from the package ``sphinx-mathjax-offline``.
 An address that is left over is an error too.
 
-The tables that figures offer, which a notebook holds in its links, become files.
+The tables that figures offer, which a notebook holds in its links, become files. The
+notebooks that pages offer have no outputs, which the pages show.
 """
 
 import base64
@@ -18,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from docutils.nodes import document
+import nbformat
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
@@ -37,6 +38,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", _use_local_mathjax)
     app.connect("html-page-context", _make_page_local, priority=900)
     app.connect("build-finished", _copy_mathjax)
+    app.connect("build-finished", _offer_without_outputs)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -53,13 +55,15 @@ def _copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
                     _vendor(app, file, f"mathjax/{file.relative_to(source).as_posix()}")
 
 
-def _make_page_local(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict[str, Any],
-    doctree: document | None,
-) -> None:
+def _offer_without_outputs(app: Sphinx, exception: Exception | None) -> None:
+    for path in (Path(app.outdir) / "_sources").glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+            cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, path)
+
+
+def _make_page_local(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
     # The theme's button for live code registers its script twice, and loads it from
     # another host: there is no kernel.
     context["script_files"] = [s for s in context["script_files"] if "thebe" not in _script(s).lower()]
