@@ -31,7 +31,8 @@ def answer(
         What the earlier work saw.
     find : mapping of Claim to (str, str, str)
         What is found, by claim: if it holds, if it does not, and if it is not settled. The first claim leads: its
-        relation to the earlier work is the answer's. Within a sentence ``{number}`` is the estimate with its 95 %
+        relation to the earlier work is the answer's, but ``corrected`` where other claims that are settled have another
+        one: then a part of what was seen is confirmed, another is not. Within a sentence ``{number}`` is the estimate with its 95 %
         interval, ``{value}`` the estimate alone; ``{more}``, ``{higher}`` and ``{above}`` become their opposites where
         the estimate lies below what no effect would give.
     why : str or mapping like `find`
@@ -57,7 +58,9 @@ def answer(
     heading = next(
         (texts[_place(by[claim])] for claim, texts in (title or {}).items() if by[claim].verdict != "not settled"), ""
     )
+    settled = {by[claim].relation for claim in find} - {"", "not settled"}
     relation = lead.relation or f"our {lead.claim.relation}"
+    relation = "corrected" if relation in settled and len(settled) > 1 else relation
     sentences = [
         *([f"**The earlier work saw:** {saw}"] if saw else []), f"**We find:** {said}", reason, f"**How sure:** {sure}",
     ]  # fmt: skip

@@ -342,6 +342,17 @@ def test_an_answer_follows_the_numbers(monkeypatch, value, said, title, relation
     assert (row["find"], row["title"], row["relation"], row["observation"]) == (said, title, relation, 3)
 
 
+@pytest.mark.parametrize(("other", "relation"), [(2.0, "confirmed"), (-2.0, "corrected"), (0.5, "confirmed")])
+def test_an_answer_whose_settled_claims_disagree_about_what_was_seen_corrects_it(monkeypatch, other, relation):
+    found = glued(monkeypatch)
+    first, second = (
+        Claim(sentence, "above", 0.5, relation=("confirmed", "contradicted")) for sentence in ("F grows", "it spreads")
+    )
+    verdicts = judge({first: Estimate(2.0, 0.1, 1e9, 8), second: Estimate(other, 0.1, 1e9, 8)})
+    findings.answer(verdicts, "It grew and spread.", {first: SETTLED, second: SETTLED})
+    assert json.loads(found["answered"])["relation"] == relation
+
+
 def test_an_answer_is_short(monkeypatch):
     with pytest.raises(ValueError, match="at most 90 words"):
         answered(monkeypatch, 2.0, why="word " * 90)
