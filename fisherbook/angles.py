@@ -144,7 +144,7 @@ def uniform(low: ArrayLike = -np.pi, high: ArrayLike = np.pi) -> Density | tuple
     """
     if np.ndim(low) or np.ndim(high):
         return tuple(uniform(*ends) for ends in zip(*np.broadcast_arrays(low, high), strict=True))
-    low, high = float(low), float(high)
+    low, high = checks.number("low", low), checks.number("high", high)
     if not 0 < high - low <= 2 * np.pi + 1e-12:
         raise ValueError(f"uniform needs low < high at most one turn apart, not low={low:g} and high={high:g}")
     return Density("uniform", (low, high))
@@ -163,9 +163,9 @@ def von_mises(loc: ArrayLike = 0.0, kappa: float = 1.0) -> Density | tuple[Densi
     """
     if np.ndim(loc):
         return tuple(von_mises(one, kappa) for one in np.asarray(loc))
-    if not 0 <= kappa < np.inf:
+    if not np.isreal(kappa) or not 0 <= kappa < np.inf:
         raise ValueError(f"kappa must be a finite number of at least 0, not {kappa!r}")
-    return Density("von_mises", (float(wrap(float(loc))), float(kappa)))
+    return Density("von_mises", (float(wrap(checks.number("loc", loc))), float(kappa)))
 
 
 def tabulated(values: ArrayLike) -> Density:

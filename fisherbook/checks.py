@@ -52,14 +52,14 @@ def whole_number(argument: str, value: float, least: int = 1) -> int:
     return int(value)
 
 
-def number(argument: str, value: float, above: float | None = None, below: float | None = None) -> float:
-    """Return `value` as a float if it lies strictly between the bounds given, else raise a ValueError."""
+def number(argument: str, value: float, above: float = -np.inf, below: float | None = np.inf) -> float:
+    """Return `value` as a float if it lies strictly between the bounds, of which None is none, else raise."""
     with contextlib.suppress(TypeError, ValueError):
         value = float(value)
-    if isinstance(value, float) and (above is None or value > above) and (below is None or value < below):
+    if isinstance(value, float) and value > above and (below is None or value < below):
         return value
     said = ("above", above), ("below", below)
-    bounds = " and ".join(f"{word} {bound:g}" for word, bound in said if bound is not None)
+    bounds = " and ".join(f"{word} {bound:g}" for word, bound in said if bound not in (None, np.inf, -np.inf))
     raise ValueError(f"{argument} must be a number {bounds}, not {value!r}".replace("number ,", "number,"))
 
 
@@ -127,7 +127,7 @@ def numbers(text: str) -> tuple[int | float, ...]:
         found = [float(word) for word in listed(text)]
     except ValueError:
         raise ValueError(f"numbers separated by commas are needed, as in '60, 20', not {text!r}") from None
-    return tuple(int(x) if x.is_integer() else x for x in found)
+    return tuple(int(x) if x.is_integer() else number("each of the numbers", x) for x in found)
 
 
 def enough_room(activity: object, what: str, needed: float) -> None:
