@@ -72,7 +72,7 @@ def evaluator(
         One sentence, if the module refuses the images, or the layer gives no tensor that can be recorded.
     """
     if any(torch.nn.parameter.is_lazy(tensor) or tensor.is_meta for tensor in module.parameters()):
-        raise ValueError("the module has lazy parameters or meta ones, without numbers yet: call it, or load them, first")
+        raise ValueError("the module has lazy parameters or meta ones, without numbers yet: call or load it first")
     tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
     reference = next(iter(tensors), torch.zeros((), dtype=torch.float64))
     coarse = max(torch.finfo(tensor.dtype).eps for tensor in (*tensors, reference))
