@@ -156,6 +156,9 @@ def recorded(
         )
     replicate = main.labels.get("replicate", np.arange(len(values)))
     wanted = None if at is None else as_angles(at, period, unit, "at")
+    ends, spare = (angles.min(), angles.max()), _nearness(angles, period)
+    if wanted is not None and period == np.inf and np.abs(wanted - np.clip(wanted, *ends)).max() > spare:
+        raise ValueError(f"at must lie among the places shown, {ends[0]:.4g} to {ends[1]:.4g}: no fit knows of others")
     if "angle" in main.dims:
         whole = Recorded(angles, replicate, identity, {}, values, slopes, period)
         whole, missing = _unmasked(whole, missing, kind)
@@ -461,10 +464,8 @@ def _merged(whole: Recorded) -> Recorded:
     rows = np.stack(rows)  # (angle, repeat)
 
     def merged(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
-        values = values[:, rows]  # (replicate, angle, repeat, (side,) face, unit)
-        return values.movedim(2, -3).flatten(-3, -2)
+        # (replicate, angle, repeat, (side,) face, unit)
+        return values if values is None else values[:, rows].movedim(2, -3).flatten(-3, -2)
 
     identity = None if whole.identity is None else np.tile(whole.identity, rows.shape[1])
     return whole._replace(angles=shown, values=merged(whole.values), slopes=merged(whole.slopes), identity=identity)

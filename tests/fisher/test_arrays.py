@@ -601,3 +601,12 @@ def test_short_floats_of_torch_are_numbers():
     short = torch.as_tensor(responses).bfloat16()
     found = information(short, angles=torch.as_tensor(angles).double(), estimator="smoothed")
     assert (found == information(short.double().numpy(), angles=angles, estimator="smoothed")).all()
+
+
+@pytest.mark.parametrize("at", [[10.0], [-3.3, 0.0]])
+def test_nothing_is_said_of_places_beyond_those_shown_on_a_line(at):
+    responses, angles = recording()
+    with pytest.raises(ValueError, match=r"at must lie among the places shown, -3\.142 to 2\.356"):
+        estimate(responses, angles=angles, period=None, estimator="smoothed", at=at)
+    ends = [angles.min(), angles.max()]
+    assert estimate(responses, angles=angles, period=None, estimator="smoothed", at=ends).sizes["angle"] == 2
