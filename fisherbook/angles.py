@@ -48,18 +48,18 @@ def as_angles(
         What a refusal calls them.
     """
     degrees = checks.one_of("unit", unit or "rad", ("rad", "deg")) == "deg"
-    angles = angles.detach().cpu().numpy() if hasattr(angles, "detach") else np.asarray(angles)
+    angles = checks.plain(angles)
     if angles.ndim == 0 and angles.dtype.kind in "iub":
         return grid(angles.item())
     try:
-        angles = np.atleast_1d(angles.astype(np.float64))
+        angles = np.atleast_1d(angles.astype(np.float64, casting="safe" if angles.dtype.kind in "cmM" else "unsafe"))
     except (TypeError, ValueError):
         raise ValueError(f"{argument} must be numbers, not {angles.dtype}") from None
     checks.shape(argument, angles.shape, "angle")
-    if not np.isfinite(angles).all():
-        raise ValueError(f"{argument} must be finite numbers in radians")
+    if not len(angles) or not np.isfinite(angles).all():
+        raise ValueError(f"{argument} must be finite numbers{'' if period == np.inf else ' in radians'}, one or more")
     angles = np.deg2rad(angles) if degrees else angles
-    if np.abs(angles).max(initial=0) > 2 * period + 1e-9:
+    if np.abs(angles).max() > 2 * period + 1e-9:
         hint = "" if degrees else "; np.deg2rad converts degrees, and so does unit='deg' of estimate"
         ends = f"{angles.min():.4g} to {angles.max():.4g} rad"
         raise ValueError(f"{argument} from {ends} lie beyond two periods of {period:.3g} rad{hint}")
@@ -105,11 +105,7 @@ class Density:
     def contains(self, angles: ArrayLike) -> NDArray[np.bool_]:
         """Say for each angle (rad) whether it lies on the support."""
         low, high = self.support
-        return (
-            (np.asarray(angles) - low) % (2 * np.pi) <= high - low
-            if high - low < 2 * np.pi
-            else (np.ones(np.shape(angles), bool))
-        )
+        return (np.asarray(angles) - low) % (2 * np.pi) <= (high - low if high - low < 2 * np.pi else np.inf)
 
     def pdf(self, angles: ArrayLike) -> NDArray[np.float64]:
         """Return the density in rad⁻¹ at `angles` (rad, any shape)."""
@@ -148,7 +144,7 @@ def uniform(low: ArrayLike = -np.pi, high: ArrayLike = np.pi) -> Density | tuple
     """
     if np.ndim(low) or np.ndim(high):
         return tuple(uniform(*ends) for ends in zip(*np.broadcast_arrays(low, high), strict=True))
-    low, high = float(low), float(high)
+    low, high = checks.number("low", low), checks.number("high", high)
     if not 0 < high - low <= 2 * np.pi + 1e-12:
         raise ValueError(f"uniform needs low < high at most one turn apart, not low={low:g} and high={high:g}")
     return Density("uniform", (low, high))
@@ -167,9 +163,9 @@ def von_mises(loc: ArrayLike = 0.0, kappa: float = 1.0) -> Density | tuple[Densi
     """
     if np.ndim(loc):
         return tuple(von_mises(one, kappa) for one in np.asarray(loc))
-    if not 0 <= kappa < np.inf:
+    if not np.isreal(kappa) or not 0 <= kappa < np.inf:
         raise ValueError(f"kappa must be a finite number of at least 0, not {kappa!r}")
-    return Density("von_mises", (float(wrap(float(loc))), float(kappa)))
+    return Density("von_mises", (float(wrap(checks.number("loc", loc))), float(kappa)))
 
 
 def tabulated(values: ArrayLike) -> Density:

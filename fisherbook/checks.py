@@ -1,5 +1,6 @@
 """One clear sentence for every bad argument, and the warning of too few faces."""
 
+import contextlib
 import difflib
 from collections.abc import Iterable, Sequence
 
@@ -45,20 +46,31 @@ def one_of(argument: str, value: str, allowed: Iterable[str]) -> str:
 
 def whole_number(argument: str, value: float, least: int = 1) -> int:
     """Return `value` as an int if it is a whole number of at least `least`, else raise a ValueError."""
-    if isinstance(value, bool | str) or value is None or int(value) != value or value < least:
+    plain = getattr(value, "ndim", 0) == 0 and hasattr(value, "__float__") and not isinstance(value, bool | np.bool_)
+    if not plain or not float(value).is_integer() or value < least:
         raise ValueError(f"{argument} must be a whole number of at least {least}, not {value!r}")
     return int(value)
 
 
-def number(argument: str, value: float, above: float | None = None, below: float | None = None) -> float:
-    """Return `value` as a float if it lies strictly between the bounds given, else raise a ValueError."""
-    value = float(value)
-    if (above is None or value > above) and (below is None or value < below):
+def number(argument: str, value: float, above: float = -np.inf, below: float | None = np.inf) -> float:
+    """Return `value` as a float if it lies strictly between the bounds, of which None is none, else raise."""
+    with contextlib.suppress(TypeError, ValueError):
+        value = float(value)
+    if isinstance(value, float) and value > above and (below is None or value < below):
         return value
-    bounds = " and ".join(
-        f"{word} {bound:g}" for word, bound in (("above", above), ("below", below)) if bound is not None
-    )
+    said = ("above", above), ("below", below)
+    bounds = " and ".join(f"{word} {bound:g}" for word, bound in said if bound not in (None, np.inf, -np.inf))
     raise ValueError(f"{argument} must be a number {bounds}, not {value!r}".replace("number ,", "number,"))
+
+
+def plain(value: object) -> NDArray:
+    """Return anybody's array as one of numpy, of a tensor in double precision."""
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    if value.is_meta or "strided" not in str(value.layout):
+        raise ValueError(f"a tensor must be dense and hold numbers, not {value.layout} on {value.device}")
+    value = value.detach().cpu()
+    return (value.double() if value.is_floating_point() else value).numpy()
 
 
 def same_length(**lengths: int) -> None:
@@ -115,7 +127,7 @@ def numbers(text: str) -> tuple[int | float, ...]:
         found = [float(word) for word in listed(text)]
     except ValueError:
         raise ValueError(f"numbers separated by commas are needed, as in '60, 20', not {text!r}") from None
-    return tuple(int(x) if x.is_integer() else x for x in found)
+    return tuple(int(x) if x.is_integer() else number("each of the numbers", x) for x in found)
 
 
 def enough_room(activity: object, what: str, needed: float) -> None:

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fisherbook as fb
 from fisherbook import angles as circle
 
 DENSITIES = [
@@ -93,3 +94,21 @@ def test_bad_angles_and_densities_meet_one_sentence(call, sentence):
 def test_the_circular_mean_turns_with_its_angles(angles, turn):
     turned = circle.circular_mean(np.array(angles) + turn)
     assert abs(np.exp(1j * turned) - np.exp(1j * (circle.circular_mean(angles) + turn))) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: fb.von_mises(np.nan), "loc must be a number, not nan"),
+        (lambda: fb.von_mises(0, "a"), "kappa must be a finite number"),
+        (lambda: fb.uniform(-np.inf, 0), "low must be a number, not -inf"),
+        (lambda: fb.numbers("1, inf"), "each of the numbers must be a number, not inf"),
+        (lambda: fb.plan_trials(10, np.inf, 0.3), "information must be a number above 0, not inf"),
+        (lambda: fb.plan_trials(10, 1e-300, 0.3), "more than 10.15 trials are needed"),
+        (lambda: fb.grid(np.inf), "angles must be a whole number of at least 1, not inf"),
+        (lambda: fb.grid([3]), "angles must be a whole number of at least 1"),
+    ],
+)
+def test_what_is_no_finite_number_is_refused_by_name(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()

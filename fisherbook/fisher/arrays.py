@@ -133,8 +133,8 @@ def recorded(
     values, slopes, missing = main.values, None, main.missing
     if "tangents" in given:
         other = _aligned("tangents", _array("tangents", given["tangents"], kind, dims or {}), name, main)
-        if other.values.shape != values.shape:
-            shapes = tuple(values.shape), tuple(other.values.shape)
+        if other.values.shape != values.shape or (main.counts and other.counts not in (None, main.counts)):
+            shapes = [each.counts or tuple(each.values.shape) for each in (main, other)]
             raise ValueError(f"tangents must have the shape of the {name}, {shapes[0]}, not {shapes[1]}")
         masks = [mask for mask in (missing, other.missing) if mask is not None]
         missing = np.logical_or.reduce(masks) if masks else None
@@ -149,17 +149,16 @@ def recorded(
     if "side" in main.dims and values.shape[main.dims.index("side")] != 2:
         sides = values.shape[main.dims.index("side")]
         raise ValueError(f"responses must have two sides, theta -/+ delta / 2, not {sides}")
-    if (
-        kind == "pair"
-        and "side" in main.dims
-        and (same := (values[:, :, 0] == values[:, :, 1]).flatten(2).all(2)).any()
-    ):
+    if "side" in main.dims and (same := (values[:, :, 0] == values[:, :, 1]).flatten(2).all(2)).any():
         raise ValueError(
             f"both sides are the very same responses at {int(same.any(0).sum())} of {same.shape[1]} angles: side 0 is "
             "theta - delta / 2, side 1 theta + delta / 2"
         )
     replicate = main.labels.get("replicate", np.arange(len(values)))
     wanted = None if at is None else as_angles(at, period, unit, "at")
+    ends, spare = (angles.min(), angles.max()), _nearness(angles, period)
+    if wanted is not None and period == np.inf and np.abs(wanted - np.clip(wanted, *ends)).max() > spare:
+        raise ValueError(f"at must lie among the places shown, {ends[0]:.4g} to {ends[1]:.4g}: no fit knows of others")
     if "angle" in main.dims:
         whole = Recorded(angles, replicate, identity, {}, values, slopes, period)
         whole, missing = _unmasked(whole, missing, kind)
@@ -176,7 +175,7 @@ def recorded(
             raise ValueError("pairs must have every angle equally often and whole faces masked, and `at` among angles")
         angles, values, slopes, identity = _flattened(whole)
     if missing is not None:
-        keep = np.flatnonzero(~missing.reshape(len(missing), -1).any(0))
+        keep = _kept(missing.reshape(len(missing), -1).any(0))
         angles, values = angles[keep], values[:, keep]
         slopes, identity = (v if v is None else v[:, keep] for v in (slopes, identity))
     if kind == "estimates" and slopes is not None:
@@ -215,7 +214,7 @@ def circle_period(period: float | None, unit: str | None, symmetry: int | None =
 
 def as_angles(value: Any, period: float, unit: str | None, argument: str = "angles", one: bool = False) -> NDArray:
     """Return angles in rad, or places on a line in their own unit; `one` number is no count where there is one."""
-    said = _UNITS.get(str(getattr(value, "attrs", {}).get("units")))
+    said = _UNITS.get(str(getattr(value, "attrs", {}).get("units")).strip().casefold())
     if period < np.inf and said and said != (unit or "rad"):
         raise ValueError(f"{argument} are labelled {value.attrs['units']}: say unit={said!r}, or convert them")
     if np.ma.is_masked(value):
@@ -223,15 +222,9 @@ def as_angles(value: Any, period: float, unit: str | None, argument: str = "angl
             f"{argument} are masked in {np.ma.getmaskarray(value).sum()} of {value.size} places: leave these out, and "
             "their trials"
         )
-    plain = _numpy(value)
-    plain = plain.astype(np.float64) if one and plain.ndim == 0 else plain
-    if period < np.inf:
-        return circle.as_angles(plain, period, unit, argument)
-    places = np.atleast_1d(plain.astype(np.float64))
-    checks.shape(argument, places.shape, "angle")
-    if not np.isfinite(places).all():
-        raise ValueError(f"{argument} must be finite numbers")
-    return places
+    plain = checks.plain(value)
+    plain = np.atleast_1d(plain) if one or period == np.inf else plain
+    return circle.as_angles(plain, period, unit if period < np.inf else None, argument)
 
 
 def distinct(angles: NDArray, period: float) -> NDArray[np.float64]:
@@ -259,41 +252,41 @@ def _same(angles: NDArray, place: float, period: float) -> NDArray[np.bool_]:
     return wrap(torch.as_tensor(angles - place), period).abs().numpy() <= _nearness(angles, period)
 
 
-def _numpy(value: Any) -> NDArray:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-
-
 def _numbers(argument: str, value: Any) -> tuple[Tensor, NDArray | None]:
     # Real numbers in a type that torch takes, and where they are masked.
     if isinstance(value, Tensor):
-        if value.is_complex():
-            raise ValueError(f"{argument} must be real numbers, not {value.dtype}")
-        return value.detach(), None
+        if value.is_complex() or value.is_meta or value.layout != torch.strided:
+            raise ValueError(f"{argument} must be real numbers, not {value.dtype}, {value.layout} on {value.device}")
+        short = value.is_floating_point() and value.itemsize < 4
+        return _finite(argument, value.detach().double() if short else value.detach()), None
     missing = np.ma.getmaskarray(value) if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value) else None
     try:
         array = np.asarray(value if missing is None else value.filled(0))
-        if array.dtype.kind == "c":
-            raise ValueError(f"{argument} must be real numbers, not torch.{array.dtype}")
+        if array.dtype.kind in "cmM":
+            raise TypeError(f"real numbers, not {array.dtype}")
         single = array.dtype.kind == "f" and array.dtype.itemsize == 4
         array = np.ascontiguousarray(array, np.float32 if single else np.float64)
     except (TypeError, ValueError) as error:
-        if "real numbers" in str(error):
-            raise
-        raise ValueError(f"{argument} must be an array of numbers, or a list of such, one for each angle") from None
+        said = error if "real numbers" in str(error) else "an array of numbers, or a list of such, one for each angle"
+        raise ValueError(f"{argument} must be {said}") from None
     array = array.copy() if any(step < 0 for step in array.strides) else array
-    if not np.isfinite(array).all():
-        bad = ~np.isfinite(array).reshape(-1, array.shape[-1]).all(-1)
+    return _finite(argument, torch.from_numpy(array)), missing
+
+
+def _finite(argument: str, values: Tensor) -> Tensor:
+    if not values.isfinite().all():
+        bad = ~values.isfinite().reshape(-1, values.shape[-1]).all(-1)
         raise ValueError(
             f"activity must be finite, but {argument} have NaN or infinity in {bad.sum()} of {len(bad)} trials: leave "
             "these out, or mask them (numpy.ma)"
         )
-    return torch.from_numpy(array), missing
+    return values
 
 
 def _array(argument: str, value: Any, kind: str, dims: Mapping[str, str]) -> _Array:
     full = _DIMENSIONS[kind]
     flat = tuple(dim for dim in full if dim in ("face", "unit"))
-    labels, counts, names = {}, None, None
+    labels, counts, names, missing = {}, None, None, None
     if isinstance(value, xr.Dataset):
         raise ValueError(
             f"{argument} must be an array, not a dataset: choose one of {', '.join(map(str, value.data_vars))}"
@@ -311,10 +304,10 @@ def _array(argument: str, value: Any, kind: str, dims: Mapping[str, str]) -> _Ar
         labels = {dim: value.indexes[dim].to_numpy() for dim in names if dim in value.indexes}
         tensor, missing = _numbers(argument, value.values)
     elif isinstance(value, list | tuple) and len(value) and np.ndim(value[0]):
+        value, labels = _entries(argument, value, full[1:] if np.ndim(value[0]) == len(full) - 1 else flat, dims)
         each, masks = zip(*(_numbers(argument, item) for item in value), strict=True)
         if any(mask is not None for mask in masks):
             masks = [np.zeros(e.shape, bool) if m is None else m for e, m in zip(each, masks, strict=True)]
-        missing = None
         if len({item.shape for item in each}) == 1:
             tensor, missing = torch.stack(each), None if masks[0] is None else np.stack(masks)
         elif {item.ndim for item in each} == {len(flat)} and len({item.shape[1:] for item in each}) == 1:
@@ -338,6 +331,31 @@ def _array(argument: str, value: Any, kind: str, dims: Mapping[str, str]) -> _Ar
     if not led:
         tensor, missing = tensor.unsqueeze(0), None if missing is None else missing[None]
     return _Array(tensor, names if led else ("replicate", *names), labels, missing, counts, led)
+
+
+def _entries(argument: str, value: Any, names: tuple[str, ...], dims: Mapping[str, str]) -> tuple[Any, dict]:
+    # The arrays of a list, with dimensions and labels in the order of the first one's, and the labels of units.
+    each = [_labelled(item, names, dims) for item in value]
+    if not all(isinstance(item, xr.DataArray) and {*item.dims} == {*names} for item in each):
+        return value, {}
+    labels = {}
+    for dim in (name for name in names if all(name in item.indexes for item in each)):
+        own = [item.indexes[dim].to_numpy() for item in each]
+        if dim != "face" or all({*some} == {*own[0]} and len(some) == len(own[0]) for some in own):
+            labels[dim] = own[0]
+            orders = (_order(f"one of {argument}", some, "the first", own[0], dim) for some in own)
+            each = [item.isel({dim: order}) for item, order in zip(each, orders, strict=True)]
+    return [item.transpose(*names).to_numpy() for item in each], labels
+
+
+def _listed(argument: str, value: Any, counts: list[int] | None) -> Any:
+    # One list for each list of trials, as one.
+    if not (isinstance(value, list | tuple) and len(value) and all(np.ndim(one) for one in value)):
+        return value
+    lengths = [len(one) for one in value]
+    if counts is not None and lengths != counts:
+        raise ValueError(f"{argument} and trials come in lists of other lengths: {lengths} and {counts}")
+    return np.concatenate([checks.plain(one) for one in value])
 
 
 def _labelled(value: Any, flat: tuple[str, ...], dims: Mapping[str, str]) -> Any:
@@ -379,9 +397,7 @@ def _angles(
 ) -> NDArray[np.float64]:
     along = "angle" if "angle" in main.dims else "face"
     length = main.values.shape[main.dims.index(along)]
-    value = _labelled(given["angles"], (along,), dims)
-    if isinstance(value, list | tuple) and len(value) and all(np.ndim(one) for one in value):
-        value = np.concatenate([_numpy(one) for one in value])  # one list of angles for each list of trials
+    value = _listed("angles", _labelled(given["angles"], (along,), dims), main.counts)
     angles = as_angles(value, period, unit, one=length == 1)
     if main.counts is not None and len(angles) == len(main.counts):
         angles = np.repeat(angles, main.counts)
@@ -401,14 +417,10 @@ def _angles(
 def _identity(value: Any, name: str, main: _Array, dims: Mapping[str, str]) -> NDArray | None:
     if value is None:
         return None
-    if isinstance(value, list | tuple) and len(value) and all(np.ndim(one) for one in value) and main.counts:
-        value = np.concatenate([_numpy(one) for one in value])
-    value = _labelled(value, ("face",), dims)
-    labels = _numpy(value)
-    value = value if isinstance(value, xr.DataArray | np.ma.MaskedArray) else labels
-    gone = (
-        pd.isna(labels) | (labels == "") | np.ma.getmaskarray(value if isinstance(value, np.ma.MaskedArray) else labels)
-    )
+    value = _labelled(_listed("identity", value, main.counts) if main.counts else value, ("face",), dims)
+    labels = checks.plain(value)
+    masked = value if isinstance(value, np.ma.MaskedArray) else labels
+    gone = pd.isna(labels) | (labels == "") | np.ma.getmaskarray(masked)
     if gone.any():
         raise ValueError(f"identity must have a label for every face, but {gone.sum()} of {gone.size} are missing")
     if labels.dtype == bool:
@@ -431,10 +443,16 @@ def _unmasked(whole: Recorded, missing: NDArray | None, kind: str) -> tuple[Reco
     faces = missing.reshape(-1, missing.shape[-1])
     if (faces != faces[0]).any():
         return whole, missing
-    keep = np.flatnonzero(~faces[0])
+    keep = _kept(faces[0])
     values, slopes = (v if v is None else v[..., keep, :] for v in (whole.values, whole.slopes))
     identity = None if whole.identity is None else whole.identity[:, keep]
     return whole._replace(values=values, slopes=slopes, identity=identity), None
+
+
+def _kept(masked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    if masked.all():
+        raise ValueError(f"all {len(masked)} trials are masked: none is left")
+    return np.flatnonzero(~masked)
 
 
 def _merged(whole: Recorded) -> Recorded:
@@ -446,10 +464,8 @@ def _merged(whole: Recorded) -> Recorded:
     rows = np.stack(rows)  # (angle, repeat)
 
     def merged(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
-        values = values[:, rows]  # (replicate, angle, repeat, (side,) face, unit)
-        return values.movedim(2, -3).flatten(-3, -2)
+        # (replicate, angle, repeat, (side,) face, unit)
+        return values if values is None else values[:, rows].movedim(2, -3).flatten(-3, -2)
 
     identity = None if whole.identity is None else np.tile(whole.identity, rows.shape[1])
     return whole._replace(angles=shown, values=merged(whole.values), slopes=merged(whole.slopes), identity=identity)

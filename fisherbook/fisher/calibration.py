@@ -250,8 +250,9 @@ def plan_trials(units: int, information: float, delta: float, relative_error: fl
         signal = 4 * (2 * trials - 3) / (trials * apart) * (1 + units / (trials * apart))
         return 2 * (1 + signal) <= wanted * (2 * trials - units - 5)
 
-    least = units // 2 + 3
-    most = least
+    least = most = units // 2 + 3
     while not enough(most):
         most *= 2
+        if most > 1e15:
+            raise ValueError("more than 10^15 trials are needed: plan for a larger error, step or information")
     return bisect.bisect_left(range(most), True, lo=least, key=enough)

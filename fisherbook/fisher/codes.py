@@ -306,7 +306,7 @@ def simulate(
     each = checks.whole_number("faces_per_person", faces_per_person)
     if checks.whole_number("faces", faces, 2) % each:
         raise ValueError(f"faces must be a multiple of faces_per_person, not {faces} of {each}")
-    checks.number("tails", tails, above=2)
+    checks.number("tails", tails, above=2, below=None)
     random = np.random.default_rng(seed)
 
     def draw(number: int) -> NDArray:

@@ -40,20 +40,7 @@ _KINDS = {  # what an estimator needs → in words, what must and what may be gi
         {"estimates", "angles"}, {"tangents", *_ARRAYS},
     ),
 }  # fmt: skip
-_EXTRA = {
-    "degrees_of_freedom": ("1", "degrees of freedom of the t interval: people - 1"),
-    "plugin_information": ("rad-2", "uncorrected Fisher information of this fixed set of faces"),
-    "effective_faces": ("1", "effective number of faces less one"),
-    "n_units": ("1", "number of units"),
-    "influence": ("rad-2", "first-order influence of each person on the Fisher information"),
-    "person": ("1", "person"),
-    "misfit": ("1", "logarithm of the odds against the model of the noise"),
-    "large_error_share": ("1", "share of errors beyond a quarter turn"),
-    "fisher_information_without_large_errors": (
-        "rad-2",
-        "Fisher information of the other errors",
-    ),
-}
+_MISFIT = {"units": "1", "long_name": "logarithm of the odds against the model of the noise"}
 
 
 @dataclass(frozen=True)
@@ -264,7 +251,9 @@ def estimate(
     >>> dict(found.sizes), float(found.fisher_information.mean().round())
     ({'angle': 12}, 4.0)
     """
-    names = [estimator] if isinstance(estimator, str) else list(estimator)
+    names = [estimator] if isinstance(estimator, str) or not np.iterable(estimator) else list(estimator)
+    if not isinstance(dims or {}, Mapping):
+        raise ValueError(f"dims must map angle, trial, unit, side or replicate to labelled arrays' names, not {dims!r}")
     if not names:
         raise ValueError(f"estimator must be one or more of {', '.join(ESTIMATORS)}, not none")
     entries = {name: ESTIMATORS[checks.one_of("estimator", name, ESTIMATORS)] for name in names}
@@ -304,9 +293,7 @@ def estimate(
         design = checks.one_of("design", design or usual, ("paired", "independent"))
         if isinstance(source, Trials) and design == "paired":
             raise ValueError("design must be 'independent' for trials: pairs come as (angle, side, face, unit)")
-    options = {
-        name: {**options, **({"design": design} if entry.needs == "pair" else {})} for name, entry in entries.items()
-    }
+    options = {n: options | ({"design": design} if e.needs == "pair" else {}) for n, e in entries.items()}
     # Without identity, trials of a table with holes are independent ones to pooled, as those of a whole table are.
     alone = source._replace(identity=None) if isinstance(source, Trials) and identity is None else source
     found = [
@@ -416,8 +403,8 @@ def _labelled(
         rows = None if identity is None else np.atleast_2d(identity)
         known = rows is not None and (rows == rows[0]).all()
         dataset = dataset.assign_coords(person=pd.unique(rows[0]) if known else np.arange(dataset.sizes["person"]))
-    for key in dataset.variables.keys() & _EXTRA.keys():
-        dataset[key].attrs = dict(zip(("units", "long_name"), _EXTRA[key], strict=True))
+    for key in dataset.variables.keys() & {"misfit"}:
+        dataset[key].attrs = _MISFIT
     chosen = getattr(source, "chosen", slice(None))
     return dataset if isinstance(chosen, slice) else dataset.isel(angle=chosen)
 

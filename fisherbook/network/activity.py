@@ -315,21 +315,18 @@ def record(
     if isinstance(network, torch.nn.Module):
         if stage is not None or dropout or not isinstance(stimulus, Stimulus):
             raise ValueError("a module has no stage and no dropout of ours, and is shown a Stimulus: leave these out")
-        faces = _chosen(stimulus, split, 0)[None]
+        faces, call = _chosen(stimulus, split, 0)[None], call if call is None else checks.whole_number("call", call, 0)
         run = modules.evaluator(network, stimulus, faces[0], angles, layer, select, call)
         attrs = {"layer": layer, "split": _named(split), "symmetry": stimulus.symmetry} | run.attrs
         each = run.working + _synthesis(stimulus)
         chunk = _together(memory // 4, memory, len(angles), faces, run.units, each)
-        identity = _identity(stimulus, faces)
-        replicate = np.zeros(1, np.int64)
+        replicate, identity = np.zeros(1, np.int64), _identity(stimulus, faces)
         return Activity(angles, replicate, faces, identity, attrs, None, run.evaluate, None, *chunk, room)
     if select is not None or call is not None:
         raise ValueError("select and call are for a torch module; an ensemble's layers give one tensor, once")
-    stage = stage or network.stages[-1].name
-    checks.one_of("stage", stage, network.weights)
-    description = network.network
+    stage = checks.one_of("stage", stage or network.stages[-1].name, network.weights)
+    description, weights = network.network, network.weights[stage]
     checks.one_of("layer", layer, description.layers)
-    weights = network.weights[stage]
     device = str(next(iter(weights.values())).device)
     stimulus = description.kind.seen(stimulus, network.seed, device, None, False)
     faces = [_chosen(stimulus, split, int(r)) for r in network.replicate]
@@ -540,6 +537,6 @@ def as_bytes(memory: str | int) -> int:
         return checks.whole_number("memory", memory)
     amount, _, unit = memory.partition(" ")
     try:
-        return int(float(amount) * _UNITS[unit])
-    except (KeyError, ValueError):
+        return checks.whole_number("memory", int(float(amount) * _UNITS[unit]))
+    except (KeyError, ValueError, OverflowError):
         raise ValueError(f"memory must be like '1 GiB' or a number of bytes, not {memory!r}") from None

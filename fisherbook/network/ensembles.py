@@ -90,7 +90,7 @@ class Stage:
         checks.whole_number("batch", self.batch)
         checks.number("learning_rate", self.learning_rate, above=0)
         if self.clip is not None:
-            checks.number("clip", self.clip, above=0)
+            checks.number("clip", self.clip, above=0, below=None)
         if self.patience is not None:
             checks.whole_number("patience", self.patience)
         if self.auxiliary is not None:

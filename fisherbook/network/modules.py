@@ -71,10 +71,11 @@ def evaluator(
     ValueError
         One sentence, if the module refuses the images, or the layer gives no tensor that can be recorded.
     """
-    if any(torch.nn.parameter.is_lazy(tensor) for tensor in module.parameters()):
-        raise ValueError("the module has lazy parameters that no input has given a shape yet: call it once first")
-    tensors = (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point())
-    reference = next(tensors, torch.zeros((), dtype=torch.float64))
+    if any(torch.nn.parameter.is_lazy(tensor) or tensor.is_meta for tensor in module.parameters()):
+        raise ValueError("the module has lazy parameters or meta ones, without numbers yet: call or load it first")
+    tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    reference = next(iter(tensors), torch.zeros((), dtype=torch.float64))
+    coarse = max(torch.finfo(tensor.dtype).eps for tensor in (*tensors, reference))
     forward = _tap(module, layer, select, call)
     repeats = 1
 
@@ -94,14 +95,14 @@ def evaluator(
             came = images(one, two)
             repeats = 3 if stimulus.channels == 1 else 1
             together = _second_try(forward, images(one, two), came, error)
-        if not _close(forward(images(one, two)), together):
+        if not _close(forward(images(one, two)), together, coarse):
             raise ValueError(
                 "the module's response to an image must always be the same, but it is random even in evaluation mode"
             )
         alone = None
         with contextlib.suppress(RuntimeError, ValueError), Largest() as largest:
             alone = forward(images(one, two[1:]))
-        if alone is None or not _close(alone, together[1:]):
+        if alone is None or not _close(alone, together[1:], coarse):
             raise ValueError(
                 "the module's response to an image must not depend on which others it is shown with, but it does: "
                 "look for a norm without running statistics, or a layer that takes samples for time steps"
@@ -253,12 +254,14 @@ def _kernels_with_a_derivative(
 ) -> Callable[[], Any] | None:
     """Return the context in which the module has its forward-mode derivative, or None if it has none, or a wrong one.
 
-    A derivative counts as wrong only where it is far from the differences, more than these err by.
+    A derivative counts as wrong only where it is far from the differences, more than these err by; or where units have
+    none at all, as some that were detached, but differences.
     """
     for kernels in (contextlib.nullcontext, _plain_kernels):
         with contextlib.suppress(Exception), kernels():  # whatever torch has to say: the values could be had
-            apart = (derivative.along(forward, images, along)[1].double() - differences).norm()
-            return None if apart > 0.1 * differences.norm() and apart > 10 * error else kernels
+            own = derivative.along(forward, images, along)[1].double()
+            apart, lost = (own - differences).norm(), ((own == 0) & (differences.abs() > 30 * error)).all(0).any()
+            return None if lost or (apart > 0.1 * differences.norm() and apart > 10 * error) else kernels
     return None
 
 
@@ -270,10 +273,10 @@ def _differences(
     return (4 * near - far) / 3, ((near - far) / 3).norm()
 
 
-def _close(values: Tensor, others: Tensor) -> bool:
-    """Whether two responses differ by rounding alone."""
+def _close(values: Tensor, others: Tensor, coarse: float) -> bool:
+    """Whether two responses differ by rounding alone, theirs or that of what made them."""
     apart, size = ((v.nan_to_num() if v.is_floating_point() else v).abs().amax() for v in (values - others, values))
-    return bool(apart <= torch.finfo(values.dtype).eps ** 0.5 * size)
+    return bool(apart <= max(torch.finfo(values.dtype).eps, coarse) ** 0.5 * size)
 
 
 class Largest(TorchDispatchMode):

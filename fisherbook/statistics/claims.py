@@ -79,7 +79,7 @@ class Claim:
         if self.null is None:
             object.__setattr__(self, "null", float(self.ratio))
         similar = self.direction == "similar"
-        least = 1 if similar and self.ratio else 0 if similar or self.ratio else None
+        least = 1 if similar and self.ratio else 0 if similar or self.ratio else float("-inf")
         checks.number("margin", self.margin, above=least)
         if self.target is None:
             object.__setattr__(self, "target", float(self.ratio))

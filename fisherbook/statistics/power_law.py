@@ -36,7 +36,7 @@ def optimal_exponent(q: ArrayLike, s: float = 1.0) -> ArrayLike:
     >>> fb.power_law.optimal_exponent([0, 1, 2]).round(3).tolist()  # the logarithm, |error|, its square
     [1.0, 0.5, 0.333]
     """
-    checks.number("s", s, above=0)
+    checks.number("s", s, above=0, below=None)
     return 1 / (s + _losses(q))
 
 

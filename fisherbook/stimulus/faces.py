@@ -50,6 +50,10 @@ class Faces:
 
     def __post_init__(self) -> None:
         checks.shape("images", self.images.shape, "face", "channel", "height", "width")
+        seen, single = np.asarray(self.images), self.images.dtype == np.float32
+        inside = single and seen.min(initial=0) >= 0 and seen.max(initial=0) <= 1
+        if not seen.size or seen.shape[2] != seen.shape[3] or not (inside or seen.dtype == np.uint8):
+            raise ValueError(f"images must be squares of float32 in [0, 1], or uint8, not {seen.dtype} {seen.shape}")
         known = {name: getattr(self, name) for name in ("identity", "attributes", "noise")}
         checks.same_length(images=len(self), **{name: len(each) for name, each in known.items() if each is not None})
         if self.identity is not None and pd.isna(self.identity).any():
@@ -89,8 +93,7 @@ class Faces:
 
     def with_splits(self, parts: Mapping[str, Sequence[NDArray[np.int64]]]) -> "Faces":
         """Return the same faces with other splits: name → the indices of its faces in each fold."""
-        parts = {name: tuple(folds) for name, folds in parts.items()}
-        return replace(self, parts=parts)
+        return replace(self, parts={name: tuple(folds) for name, folds in parts.items()})
 
     def some(self, indices: NDArray[np.int64]) -> "Faces":
         """Return the images (float32), and their noise, of some faces, without what else is known of them."""

@@ -132,13 +132,13 @@ def load_faces(
     if not isinstance(source, str | Path):
         raise TypeError(f"source must be {', '.join(SOURCES)}, or the path of images, not {source!r}")
     is_path = isinstance(source, Path) or Path(source).suffix or Path(source).name != source
-    is_path = is_path or (source not in SOURCES and Path(source).expanduser().exists())
+    is_path = is_path or (source not in SOURCES and os.path.exists(os.path.expanduser(source)))
     load = _load_files if is_path else SOURCES[checks.one_of("source", source, SOURCES)]
     allowed = [*load_faces.__kwdefaults__, *(load.__kwdefaults__ or ())]
     for name in options.keys() - set(allowed):
         hint = checks.nearest(name, allowed)
         raise TypeError(f"load_faces({str(source)!r}) takes {', '.join(allowed)}, not {name!r}{hint}")
-    faces = load(Path(source).expanduser(), size, limit, seed, **options)
+    faces = load(Path(os.path.expanduser(source)), size, limit, seed, **options)
     if not faces.parts or split_by or parts or folds > 1:
         faces = replace(faces, parts=_split(faces, split_by, parts or PARTS, folds, seed))
     if noise is not None:
@@ -278,7 +278,7 @@ def _load_files(
     table, columns = None, ()
     if attributes is not None:
         inside = _plain(str(attributes))
-        list_file = Path(os.path.expanduser(attributes))
+        list_file = Path(os.path.expanduser(str(attributes)))
         if inside not in files and not list_file.is_file():
             raise FileNotFoundError(f"attributes: no file {str(attributes)!r} in {path}, nor elsewhere")
         table, columns = _attributes(files.get(inside) or partial(open, list_file, "rb"), str(attributes), names)
@@ -359,7 +359,7 @@ def _files(path: Path) -> tuple[dict[str, Open], list[str]]:
     left, files = Counter(), {}
     if path.is_dir():
         found = ((name, partial(open, file, "rb")) for name, file in walk(path, left))
-    elif zipfile.is_zipfile(path):
+    elif path.is_file() and zipfile.is_zipfile(path):  # and no pipe, which would be waited for
         found = _entries(path, left)
     else:
         raise FileNotFoundError(f"source must be an existing folder or zip archive, not {str(path)!r}")
@@ -467,7 +467,7 @@ def _read(
             pixels[index] = face.transpose(2, 0, 1)
             moving.extend([index] * moves)
         except Exception as error:  # Pillow raises errors of many types on damaged files
-            failed[index] = f"{names[index]} ({error})"
+            failed[index] = f"{names[index]} ({str(error).partition(' <')[0]})"
 
     with ThreadPoolExecutor(4) as pool, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -65,6 +65,8 @@ class Stimulus:
     ) -> None:  # fmt: skip
         if noise_wave and faces.noise is None:
             raise ValueError("noise_wave needs faces with noise, as from load_faces(..., noise=0.1)")
+        if noise_wave and not (np.shape(noise_wave) == (3,) and all(np.isfinite(noise_wave)) and noise_wave[0] < 50):
+            raise ValueError(f"noise_wave must be three numbers, amplitude, order and phase, not {noise_wave!r}")
         if noise_wave and checks.whole_number("the order of noise_wave", noise_wave[1]) % faces.symmetry:
             raise ValueError(f"the order of noise_wave must be a multiple of the symmetry, {faces.symmetry}")
         self.faces, self.noise_wave = faces, noise_wave
@@ -115,8 +117,7 @@ class Stimulus:
         """Return indices of faces from indices, a mask, the name of a split (its first fold), or None for all."""
         if faces is None or isinstance(faces, str):
             return torch.from_numpy(self.faces.split(faces))
-        others = ", the name of a split, or None"
-        return torch.from_numpy(checks.positions("faces", faces, len(self.faces), others))
+        return torch.from_numpy(checks.positions("faces", faces, len(self.faces), ", the name of a split, or None"))
 
     # ---- what training and recording use ---------------------------------------------------------------------------
 
@@ -138,10 +139,7 @@ class Stimulus:
         Tensor, shape (pair, channel, pixel)
             In order of the pixels' radius; `embed` makes images of them.
         """
-        faces, angles = (
-            torch.as_tensor(faces).to(device),
-            torch.as_tensor(angles, dtype=torch.float64).to(device),
-        )
+        faces, angles = torch.as_tensor(faces).to(device), torch.as_tensor(angles, dtype=torch.float64).to(device)
         if self.streams:
             shown, faces = faces.unique(return_inverse=True)
             return self.part(shown).pixels(faces, angles, tangents, dtype, device)

@@ -531,3 +531,82 @@ def test_far_stimuli_are_refused_by_nonlinear_in_our_words():
     far = np.stack([np.zeros((40, 2)), np.ones((40, 2))]) + 1e-3 * np.random.default_rng(0).normal(size=(2, 40, 2))
     with pytest.raises(ValueError, match=r"nonlinear finds next to no variance .*smaller delta"):
         estimate(far[None], angles=[0.0], delta=0.1, design="independent", estimator="nonlinear")
+
+
+@pytest.mark.parametrize("entry", ["table", "array", "array of equal faces"])
+def test_labels_hold_in_lists_too(entry):
+    lists = [rows[: FACES if entry == "array of equal faces" else 20 + 2 * k] for k, rows in enumerate(faces()[0])]
+    orders = [[0, 1, 2] if k % 2 else [2, 0, 1] for k in range(ANGLES)]
+    if entry == "table":
+        other = [pd.DataFrame(rows, columns=list("abc")).iloc[:, o] for rows, o in zip(lists, orders, strict=True)]
+    else:
+        named = (xr.DataArray(rows, {"unit": list("abc")}, ("face", "unit")) for rows in lists)
+        other = [rows.T[o] for rows, o in zip(named, orders, strict=True)]
+    assert information(other, angles=ANGLES, estimator="smoothed") == pytest.approx(
+        information(lists, angles=ANGLES, estimator="smoothed")
+    )
+    wrong = other[1].set_axis(list("xyz"), axis=1) if entry == "table" else other[1].assign_coords(unit=list("xyz"))
+    with pytest.raises(ValueError, match="one of responses and the first have different labels along unit"):
+        estimate([other[0], wrong], angles=[0.0, 1.0], estimator="smoothed")
+
+
+@pytest.mark.parametrize("what", ["angles", "identity", "tangents"])
+def test_lists_of_other_lengths_are_no_company_to_trials(what):
+    responses = faces()[0]
+    lists, others = ([rows[: 30 + sign * k] for k, rows in enumerate(responses[1:], -3)] for sign in (1, -1))
+    labels = {"angles": grid(7), "identity": [np.arange(len(rows)) for rows in lists]}
+    wrong = others if what == "tangents" else [np.zeros(len(rows)) for rows in others]
+    with pytest.raises(ValueError, match=r"\[(33|27), .*\[(33|27), "):
+        estimate(lists, **{**labels, what: wrong}, estimator="tangent" if what == "tangents" else "smoothed")
+
+
+def test_where_all_is_masked_nothing_is_estimated():
+    responses, angles = recording()
+    with pytest.raises(ValueError, match="all 320 trials are masked: none is left"):
+        estimate(np.ma.masked_all_like(responses), angles=angles, estimator="smoothed")
+    with pytest.raises(ValueError, match="all 40 trials are masked: none is left"):
+        estimate(np.ma.masked_all_like(faces()[0]), angles=ANGLES, estimator="smoothed")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"angles": 1j * np.ones(320)}, "angles must be numbers, not complex128"),
+        ({"angles": np.ones(320, "m8[s]")}, r"angles must be numbers, not timedelta64\[s\]"),
+        ({"activity": np.ones((320, 3), "m8[s]")}, r"responses must be real numbers, not timedelta64\[s\]"),
+        ({"activity": torch.ones(320, 3).to_sparse()}, "responses must be real numbers, not .*sparse_coo on cpu"),
+        ({"activity": torch.ones(320, 3, device="meta")}, "responses must be real numbers, not .* on meta"),
+        ({"angles": torch.ones(320, device="meta")}, "a tensor must be dense and hold numbers, not .* on meta"),
+        ({"activity": torch.full((320, 3), torch.nan)}, "responses have NaN or infinity in 320 of 320 trials"),
+        ({"at": []}, "at must be finite numbers in radians, one or more"),
+        ({"at": "x", "period": None}, "at must be numbers, not <U1"),
+        ({"dims": "trial"}, "dims must map angle, trial, unit, side or replicate"),
+        ({"estimator": 3}, "estimator must be one of .*, not 3"),
+        ({"period": "pi"}, "period must be a number above 0, not 'pi'"),
+        ({"symmetry": np.nan}, "symmetry must be a whole number of at least 1, not nan"),
+        ({"estimator": "direct", "delta": [0.1]}, r"delta must be a number above 0, not \[0\.1\]"),
+        ({"activity": xr.DataArray(np.ones((320, 3)), {"angle": ("face", np.ones(320), {"units": " Degrees"})},
+          ("face", "unit")), "angles": None}, "angles are labelled  Degrees: say unit='deg'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_is_told_in_our_words(given, message):
+    responses, angles = recording()
+    given = {"activity": responses, "angles": angles, "estimator": "smoothed"} | given
+    with pytest.raises(ValueError, match=message):
+        estimate(given.pop("activity"), **given)
+
+
+def test_short_floats_of_torch_are_numbers():
+    responses, angles = recording()
+    short = torch.as_tensor(responses).bfloat16()
+    found = information(short, angles=torch.as_tensor(angles).double(), estimator="smoothed")
+    assert (found == information(short.double().numpy(), angles=angles, estimator="smoothed")).all()
+
+
+@pytest.mark.parametrize("at", [[10.0], [-3.3, 0.0]])
+def test_nothing_is_said_of_places_beyond_those_shown_on_a_line(at):
+    responses, angles = recording()
+    with pytest.raises(ValueError, match=r"at must lie among the places shown, -3\.142 to 2\.356"):
+        estimate(responses, angles=angles, period=None, estimator="smoothed", at=at)
+    ends = [angles.min(), angles.max()]
+    assert estimate(responses, angles=angles, period=None, estimator="smoothed", at=ends).sizes["angle"] == 2

@@ -389,3 +389,45 @@ def test_a_modules_inner_layer_is_recorded_without_a_key(stimulus):
     assert_recorded(activity, by_hand(module, stimulus, lambda x: module[1](module[0](x))))
     with pytest.raises(ValueError, match="layer must be one of output, 0, 1, 2, not '3'"):
         record(module, stimulus, layer="3")
+
+
+def test_a_single_unit_without_a_derivative_is_noticed(stimulus):
+    class Partly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(stimulus.size**2, 40)
+
+        def forward(self, images):
+            found = self.layer(images.flatten(1))
+            return torch.cat([found[:, :1].detach(), found[:, 1:]], 1)
+
+    module = Partly().double()
+    activity = fb.record(module, stimulus, angles=[0.3], split=range(4))
+    whole = fb.record(module, stimulus, angles=[0.3], split=range(4), layer="layer")
+    assert "central differences" in activity.attrs["derivative"]
+    assert "derivative" not in whole.attrs
+    torch.testing.assert_close(activity.whole()[1], whole.whole()[1], rtol=1e-5, atol=1e-7)
+
+
+def test_a_double_head_above_single_precision_is_no_company_to_others(stimulus):
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.below, self.above = nn.Linear(stimulus.size**2, 30), nn.Linear(30, 3).double()
+
+        def forward(self, images):
+            return self.above(self.below(images.flatten(1)).double())
+
+    responses, tangents = fb.record(Mixed(), stimulus, angles=3, split=range(4)).whole()
+    assert responses.isfinite().all()
+    assert tangents.isfinite().all()
+
+
+def test_a_module_without_numbers_and_calls_that_are_no_numbers_meet_a_sentence(stimulus):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(stimulus.size**2, 3))
+    with pytest.raises(ValueError, match="the module has lazy parameters or meta ones, without numbers yet"):
+        fb.record(module.to("meta"), stimulus)
+    with pytest.raises(ValueError, match="call must be a whole number of at least 0, not '0'"):
+        fb.record(module, stimulus, layer="1", call="0")
+    with pytest.raises(ValueError, match="memory must be like '1 GiB' or a number of bytes, not 'inf GiB'"):
+        fb.record(module, stimulus, memory="inf GiB")

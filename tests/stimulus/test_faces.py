@@ -146,7 +146,7 @@ def test_digest_follows_from_what_faces_are_however_they_were_made(rng):
     images = rng.random((6, 1, 8, 8)).astype(np.float32)
     faces = Faces(images, "made")
     others = [
-        Faces(images + 1, "made"), Faces(images, "made", np.arange(6)), dataclasses.replace(faces, noise=images),
+        Faces(1 - images, "made"), Faces(images, "made", np.arange(6)), dataclasses.replace(faces, noise=images),
         dataclasses.replace(faces, parts={"all": (np.arange(6),)}), Faces(images, "made", symmetry=2),
         Faces(images, "made", attributes=np.zeros((6, 1)), attribute_names=("Happy",)),
     ]  # fmt: skip
@@ -751,3 +751,41 @@ def test_faces_without_splits_say_so_where_networks_are_to_be_trained():
     faces = Faces(np.zeros((4, 1, 8, 8), np.float32), "drawn")
     with pytest.raises(ValueError, match="these faces have no splits, such as train and test: load_faces or with_spl"):
         fb.train(fb.Stimulus(faces), fb.Network("mlp"), [fb.Stage("a", fb.uniform(), steps=1)], replicates=1)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 1, 10, 16)),
+        np.full((2, 1, 8, 8), 255.0),
+        np.full((2, 1, 8, 8), np.nan),
+        np.zeros((0, 1, 8, 8)),
+        "f8",
+    ],
+    ids=["not square", "to 255", "NaN", "none", "double"],
+)
+def test_images_that_are_no_squares_of_numbers_from_0_to_1_meet_a_sentence(images):
+    images = np.zeros((2, 1, 8, 8)) if isinstance(images, str) else images.astype(np.float32)
+    with pytest.raises(ValueError, match=r"images must be squares of float32 in \[0, 1\], or uint8, not float"):
+        Faces(images, "own")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_archive_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(FileNotFoundError, match="source must be an existing folder or zip archive"):
+        load_faces(tmp_path / "pipe.zip")
+
+
+def test_words_of_other_packages_are_not_told(folder, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.png \(cannot identify image file\);"):
+        load_faces(tmp_path / "one")
+    for source, options, sentence in (
+        (folder, {"attributes": 3}, "no file '3'"),
+        ("~nobody_at_all/faces", {}, "source must be an existing folder or zip archive"),
+        ("orl", {"noise": np.inf}, "noise must be a number above 0, not inf"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+            load_faces(source, **options)

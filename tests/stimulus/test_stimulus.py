@@ -183,6 +183,10 @@ def test_one_copy_of_the_spectrum_serves_all_precisions(faces):
         ),
         (lambda f: fb.Stimulus(f, noise_wave=WAVE), "noise_wave needs faces with noise"),
         (
+            lambda f: fb.Stimulus(fb.load_faces("gratings", 16, limit=2), noise_wave=(np.nan, 2, 0.0)),
+            "noise_wave must be three numbers, amplitude, order and phase, not",
+        ),
+        (
             lambda f: fb.Stimulus(fb.load_faces("gratings", 16, limit=2), noise_wave=(0.5, 3, 0.0)),
             "the order of noise_wave must be a multiple of the symmetry, 2",
         ),
