@@ -63,6 +63,12 @@ def number(argument: str, value: float, above: float = -np.inf, below: float | N
     raise ValueError(f"{argument} must be a number {bounds}, not {value!r}".replace("number ,", "number,"))
 
 
+def having(argument: str, value: object, attribute: str, what: str) -> None:
+    """Raise a TypeError unless a value has an attribute that tells what it should be."""
+    if not hasattr(value, attribute):
+        raise TypeError(f"{argument} must be {what}, not of type {type(value).__name__}")
+
+
 def plain(value: object) -> NDArray:
     """Return anybody's array as one of numpy, of a tensor in double precision."""
     if not hasattr(value, "detach"):

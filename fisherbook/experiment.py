@@ -135,9 +135,11 @@ def measure(
     'rad-2'
     """
     began = time.monotonic()
+    checks.having("stimulus", stimulus, "faces", "a Stimulus or FeatureBank")
+    checks.having("network", network, "layers", "a Network")
     seed = checks.whole_number("seed", seed, 0)
     estimators, splits, layers = (
-        (named,) if isinstance(named, str) else named for named in (estimators, splits, layers)
+        (named,) if isinstance(named, str) else named or () for named in (estimators, splits, layers)
     )
     if isinstance(parts, Mapping):
         parts = {name: np.asarray(chosen) for name, chosen in parts.items()}
@@ -256,7 +258,9 @@ def sweep(
 def _told(condition: Callable[..., xr.Dataset], combination: Mapping[str, Any]) -> xr.Dataset:
     """Call `condition`; if it fails, say with what."""
     try:
-        return condition(**combination)
+        found = condition(**combination)
+        checks.having("what a sweep's condition returns", found, "data_vars", "a Dataset")
+        return found
     except (ValueError, RuntimeError) as error:
         said = ", ".join(f"{name} = {value!r}" for name, value in combination.items())
         raise type(error)(f"the sweep failed with {said}: {error}") from error
@@ -317,7 +321,7 @@ class _What:
         checks.number("delta", self.delta, above=0)
         allowed = {"estimators": ESTIMATORS, "splits": stimulus.faces.splits, "layers": network.layers}
         for argument, names in allowed.items():
-            for name in getattr(self, argument):
+            for name in getattr(self, argument) or ["none"] * (argument != "estimators"):
                 checks.one_of(argument, name, names)
         for lag in self.lags:
             checks.number("lags", lag, above=0)

@@ -335,6 +335,7 @@ def keep(name: str, compute: Callable[..., xr.Dataset], *arguments: Any) -> xr.D
     if path and path.is_file():
         return _precision(load(path), "float64")
     made = compute(*arguments)
+    checks.having("what is kept", made, "data_vars", "a Dataset")
     made = made.assign_coords({n: np.arange(made.sizes[n]) for n in made.dims if n not in made.coords})
     made = _precision(label(made), "float32").copy()
     for variable, array in made.variables.items():

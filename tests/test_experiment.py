@@ -292,3 +292,32 @@ def test_a_plug_in_that_cannot_be_had_is_missing_and_said(stimulus, store):
     with pytest.warns(fb.FewFaces, match="no logarithm of the plug-in in output"):
         found = measure(stimulus, store, network, estimators=["decoded"], splits=["test"])
     assert found.log_fisher.isnull().all() and found.fisher_information.notnull().any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"stimulus": None}, "stimulus must be a Stimulus or FeatureBank, not of type NoneType"),
+        ({"network": "mlp"}, "network must be a Network, not of type str"),
+        ({"replicates": []}, "replicates must be a number of them, or a list of at least one"),
+        ({"layers": []}, "layers must be one of hidden1, hidden2, output, not 'none'"),
+        ({"splits": []}, "splits must be one of train, test, not 'none'"),
+        ({"device": "gpu9"}, "device must be auto, cpu, cuda or another that torch knows, not 'gpu9'"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(stimulus, store, wrong, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        measure(**{"stimulus": stimulus, "store": store} | wrong)
+
+
+def test_what_is_no_dataset_and_no_faces_is_named(stimulus):
+    with pytest.raises(TypeError, match="a sweep's condition returns must be a Dataset, not of type int"):
+        fb.sweep(lambda a: a, {"a": [1]})
+    with pytest.raises(TypeError, match="what is kept must be a Dataset, not of type int"):
+        fb.keep("page/number", lambda: 3)
+    with pytest.raises(TypeError, match="faces must be Faces, as load_faces returns them"):
+        fb.Stimulus(None)
+    with pytest.raises(TypeError, match="parts must be shares by the names of splits"):
+        fb.load_faces("orl", 16, parts=[0.5, 0.5])
+    with pytest.raises(TypeError, match="network must be an Ensemble or a torch module, not of type function"):
+        fb.record(measure, stimulus)

@@ -324,6 +324,7 @@ def record(
         return Activity(angles, replicate, faces, identity, attrs, None, run.evaluate, None, *chunk, room)
     if select is not None or call is not None:
         raise ValueError("select and call are for a torch module; an ensemble's layers give one tensor, once")
+    checks.having("network", network, "stages", "an Ensemble or a torch module")
     stage = checks.one_of("stage", stage or network.stages[-1].name, network.weights)
     description, weights = network.network, network.weights[stage]
     checks.one_of("layer", layer, description.layers)

@@ -36,7 +36,10 @@ def choose_device(device: str = "auto") -> str:
     """Return ``"cuda"`` or ``"cpu"`` for ``"auto"``, and any other device's name as it is."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return str(torch.device(device))
+    try:
+        return str(torch.device(device))
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be auto, cpu, cuda or another that torch knows, not {device!r}") from None
 
 
 @dataclass(frozen=True)

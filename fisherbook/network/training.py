@@ -97,9 +97,13 @@ def train(
     >>> ensemble.replicate.tolist(), list(ensemble.weights)
     ([0, 1], ['initial', 'uniform'])
     """
+    checks.having("stimulus", stimulus, "faces", "a Stimulus or FeatureBank")
+    checks.having("network", network, "kind", "a Network")
     replicate = np.arange(checks.whole_number("replicates", replicates)) if np.ndim(replicates) == 0 else (
         np.array(replicates, np.int64)
     )  # fmt: skip
+    if not len(replicate):
+        raise ValueError("replicates must be a number of them, or a list of at least one, not []")
     store, device = store or default_store(), choose_device(device)
     stages = _checked(stages, network, stimulus, len(replicate), device)
     stimulus = network.kind.seen(stimulus, seed, device, store, progress)

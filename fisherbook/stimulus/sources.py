@@ -156,6 +156,7 @@ def _split(faces: Faces, split_by: str | None, parts: Mapping[str, float], folds
     number = f"number of {'people' if split_by == 'identity' else 'images'}, {len(order)}"
     if folds > len(order):
         raise ValueError(f"folds must be at most the {number}, not {folds}")
+    checks.having("parts", parts, "items", "shares by the names of splits")
     fractions = [checks.number(f"parts[{name!r}]", fraction, above=0) for name, fraction in parts.items()]
     if sum(fractions) > 1 + 1e-9:
         raise ValueError(f"the fractions in parts must add up to at most 1, not {sum(fractions):g}")

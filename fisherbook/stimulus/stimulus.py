@@ -63,6 +63,7 @@ class Stimulus:
         self, faces: Faces, rotation: str = "harmonic", orders: int | None = None,
         noise_wave: tuple[float, int, float] | None = None,
     ) -> None:  # fmt: skip
+        checks.having("faces", faces, "identity", "Faces, as load_faces returns them")
         if noise_wave and faces.noise is None:
             raise ValueError("noise_wave needs faces with noise, as from load_faces(..., noise=0.1)")
         if noise_wave and not (np.shape(noise_wave) == (3,) and all(np.isfinite(noise_wave)) and noise_wave[0] < 50):
