@@ -32,9 +32,9 @@ def answer(
     find : mapping of Claim to (str, str, str)
         What is found, by claim: if it holds, if it does not, and if it is not settled. The first claim leads: its
         relation to the earlier work is the answer's, but ``corrected`` where other claims that are settled have another
-        one: then a part of what was seen is confirmed, another is not. Within a sentence ``{number}`` is the estimate with its 95 %
-        interval, ``{value}`` the estimate alone; ``{more}``, ``{higher}`` and ``{above}`` become their opposites where
-        the estimate lies below what no effect would give.
+        one: then a part of what was seen is confirmed, another is not. Within a sentence ``{number}`` is the estimate
+        with its 95 % interval, ``{value}`` the estimate alone; ``{more}``, ``{higher}`` and ``{above}`` become their
+        opposites where the estimate lies below what no effect would give.
     why : str or mapping like `find`
         The reason.
     title : mapping of Claim to (str, str), optional
