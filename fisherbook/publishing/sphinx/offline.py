@@ -54,11 +54,7 @@ def _copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
 
 
 def _make_page_local(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict[str, Any],
-    doctree: document | None,
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: document | None
 ) -> None:
     # The theme's button for live code registers its script twice, and loads it from
     # another host: there is no kernel.
