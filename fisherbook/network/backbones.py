@@ -147,6 +147,12 @@ def features(module: torch.nn.Module, images: NDArray[np.float32]) -> NDArray[np
     return own.ready(own.state((), None))(torch.as_tensor(images), None)[0].numpy()
 
 
+def first(module: torch.nn.Module) -> str:
+    """Return the layer of a module's first part with weights, as `Network.layers` has it; its features if it is one."""
+    named = (name for name, part in module.named_modules() if name and [*part.parameters(recurse=False)])
+    return next((f"backbone.{name}" for name in named), "features")
+
+
 def _source(kind: type) -> str:
     """Return the source of a module's class; torch's own is told by its version."""
     if kind.__module__.partition(".")[0] == "torch":

@@ -39,7 +39,6 @@ from .site import build_site, copy_book, page
 _SHOWING = ("figures", "publishing")  # modules that make no number
 LAST = "colophon"  # shows the records of the others, so it is executed after them
 _REFUSALS = ("ValueError", "FileNotFoundError", "NotADirectoryError", "PermissionError")  # of what a reader gave
-_FILES = ("source", "weights", "own")  # parameters that may name a reader's file, folder or archive
 _KERNEL_MEMORY = 2 << 30  # bytes to allow for each of the notebooks that run side by side
 
 
@@ -388,7 +387,7 @@ def _not_where(used: Mapping[str, Any]) -> dict[str, Any]:
 
 def _told(used: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters as records and pages tell them: no path of this machine, only what faces are called."""
-    named = {name: Path(str(used[name])).name for name in _FILES if name in used}
+    named = {name: Path(str(used[name])).name for name in ("source", "weights") if name in used}
     return {name: value for name, value in used.items() if name != "root"} | named
 
 
@@ -428,7 +427,7 @@ def _key(notebook: Path, values: Mapping[str, Any], state: Any) -> str:
     """Return the digest of all that an executed notebook depends on."""
     cells = [[cell.cell_type, cell.source, cell.metadata.get("tags")] for cell in read(notebook).cells]
     used = {name: declared["default"] for name, declared in parameters(notebook).items()} | dict(values)
-    files = [traces(str(used[name]), used.get("root", "")) for name in _FILES if name in used]
+    files = [traces(str(used[name]), used.get("root", "")) for name in ("source", "weights") if name in used]
     return store.digest([cells, dict(values), state, files])
 
 

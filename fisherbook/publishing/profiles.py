@@ -66,10 +66,10 @@ def located(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     from ..stimulus.sources import SOURCES
 
-    known, found = {"source": SOURCES, "weights": ("imagenet", "random")}, dict(values)
-    for name in {"root", "own", *known} & values.keys():
+    known, found = {"source": SOURCES, "root": (), "weights": ("imagenet", "random")}, dict(values)
+    for name in known.keys() & values.keys():
         path = os.path.abspath(os.path.expanduser(str(values[name])))
-        if values[name] and values[name] not in known.get(name, ()) and (name == "root" or os.path.exists(path)):
+        if values[name] and values[name] not in known[name] and (name == "root" or os.path.exists(path)):
             found[name] = path
     return found
 
