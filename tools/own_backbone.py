@@ -1,6 +1,7 @@
 """Compute data/results/own_backbone: what the page on the large network measures above another frozen backbone.
 
-The page's own cells do it, with a Python file as `weights` (see book/rerun.md), but for the layers of fine-tuned networks.
+The page's own cells do it, with a Python file as `weights` (see book/rerun.md), but for the layers of fine-tuned
+networks.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main():
     lines = [line for source in cells[1:until] for line in source.splitlines() if not line.startswith("layered = ")]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FISHERBOOK_RESULTS"] = folder
-        exec("\n".join(lines), dict(used))  # noqa: S102
+        exec("\n".join(lines), dict(used))
         kept = Path(folder) / "own_backbone"
         (Path(folder) / PAGE).rename(kept)
         execute._sign(kept.glob("*.nc"), execute._told(used), round(time.perf_counter() - start, 1))
