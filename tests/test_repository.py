@@ -1,6 +1,7 @@
 """What holds the repository together: the same names in every list, and notebooks that keep to their form."""
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -160,6 +161,7 @@ def test_the_pieces_that_are_verified_are_of_parameters_that_the_notebooks_have(
 
 
 PUBLISHED = sorted((ROOT / "data" / "results").glob("*/"))
+BESIDE = "own_backbone"  # no notebook's: the large network's page opens it, and a tool computes it
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
@@ -174,8 +176,16 @@ def test_published_datasets_have_one_vocabulary_and_hold_information_by_angle_re
     assert kept, f"no dataset of {folder.name} has information over angle, replicate and stage or iteration"
 
 
+def test_what_lies_beside_the_published_results_was_made_by_the_page_that_shows_it():
+    folder, page = ROOT / "data" / "results" / BESIDE, BOOK / "resnet_celeba.ipynb"
+    (made,) = {results.load(path).attrs["parameters"] for path in folder.glob("*.nc")}
+    assert {path.stem for path in folder.glob("*.nc")} == {"information", "losses", "upright"}
+    assert json.loads(made).keys() == profiles.parameters(page).keys() - {"root"}
+    assert f'"{BESIDE}/' in code_of(page)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [f for f in PUBLISHED if f.name != BESIDE], ids=lambda folder: folder.name)
 def test_published_results_obey_the_schema_and_were_made_with_the_published_parameters(folder):
     values = profiles.profile_values(BOOK, "published")[folder.name]
     used = {name: is_["default"] for name, is_ in profiles.parameters(BOOK / f"{folder.name}.ipynb").items()} | values

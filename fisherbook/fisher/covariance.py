@@ -192,8 +192,8 @@ def cholesky(x: Tensor, mean: Tensor, freedom: int) -> Tensor:
     if freedom + 1 < least:
         raise ValueError(
             f"{units} units need at least {least} faces for a covariance that can be inverted with a finite "
-            f"error; {x.shape[-2]} came. Take more faces, project onto fewer units or, if every angle has trials of its "
-            "own, take the estimator pooled"
+            f"error; {x.shape[-2]} came. Take more faces, project onto fewer units or, if every angle has trials of "
+            "its own, take the estimator pooled"
         )
     covariance = x.mT @ x / freedom
     variance = varying(covariance.diagonal(dim1=-2, dim2=-1), mean)

@@ -3,12 +3,16 @@
 import contextlib
 import copy
 import inspect
+import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import derivative
@@ -114,6 +118,39 @@ class TorchBackbone:
                 return derivative.along(at, images, tangents)
             far, near = ((at(images + h * tangents) - at(images - h * tangents)) / (2 * h) for h in (_STEP, _STEP / 2))
             return at(images), (4 * near - far) / 3  # Richardson: the error of second order is gone
+
+
+def read(file: str | Path) -> torch.nn.Module:
+    """Return what the function ``backbone()`` of a Python file returns, a module; the file's text becomes part of it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        One sentence: there is no such file, it fails, or it has no function that returns a module.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(file)!r} whose function backbone() returns a torch module")
+    try:
+        module = runpy.run_path(str(path)).get("backbone", lambda: None)()
+    except Exception as error:
+        raise ValueError(f"{path.name} stopped with {type(error).__name__}: {error}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"{path.name} must have a function backbone() that returns a torch module")
+    module.text_of_file = path.read_text(encoding="utf-8")  # what its numbers are known by
+    return module
+
+
+def features(module: torch.nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a module's features (image, number) of upright images (image, channel, height, width) in [0, 1]."""
+    own = TorchBackbone.of(module)
+    return own.ready(own.state((), None))(torch.as_tensor(images), None)[0].numpy()
+
+
+def first(module: torch.nn.Module) -> str:
+    """Return the layer of a module's first part with weights, as `Network.layers` has it; its features if it is one."""
+    named = (name for name, part in module.named_modules() if name and [*part.parameters(recurse=False)])
+    return next((f"backbone.{name}" for name in named), "features")
 
 
 def _source(kind: type) -> str:

@@ -41,9 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", help="its name, such as roughness")
     run.add_argument("-p", dest="settings", action="append", default=[], metavar="name=value")
     run.set_defaults(action=lambda o: reports.rerun(o.notebook, o.settings, o.profile))
-    sweep = actions.add_parser(
-        "sweep", parents=[profile], help="execute one notebook over a grid: give -p name=value for each value"
-    )
+    over = "execute one notebook over a grid: give -p name=value for each value"
+    sweep = actions.add_parser("sweep", parents=[profile], help=over)
     sweep.add_argument("notebook", help="its name, such as roughness")
     sweep.add_argument("-p", dest="settings", action="append", default=[], metavar="name=value")
     sweep.set_defaults(action=lambda o: reports.sweep(o.notebook, o.settings, o.profile))

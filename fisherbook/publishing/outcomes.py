@@ -47,13 +47,11 @@ def outcome(name: str, root: Path | None = None) -> Outcome:
     else:
         profile, _, notebook = name.partition("/")
         parts = (root / "data", root / "_build" / "executed" / profile)
-        files = [
-            f for part in parts[profile != "published" :] if (f := part / "results" / notebook / OUTCOME).is_file()
-        ]
+        places = (part / "results" / notebook / OUTCOME for part in parts[profile != "published" :])
+        files = [place for place in places if place.is_file()]
     if not files:
-        raise ValueError(
-            f"there is no run {name!r}: give a page that `fisherbook run` made, or such as quick/roughness"
-        )
+        which = "give a page that `fisherbook run` made, or such as quick/roughness"
+        raise ValueError(f"there is no run {name!r}: {which}")
     results.verify(files[0])
     try:
         found = Outcome(**json.loads(files[0].read_text(encoding="utf-8")))

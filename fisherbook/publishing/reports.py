@@ -153,9 +153,8 @@ def verify(names: Sequence[str] = (), root: Path | None = None) -> str:
         limit = error * stdtrit(min(new["dof"], old["dof"]), 1 - 0.025 / len(pairs))
         agrees = not abs(new["value"] - old["value"]) > limit
         agreed.setdefault(notebook, []).append(agrees)
-        lines.append(
-            f"{notebook}: {new['sentence']}: {new['number']} (published: {old['number']})" + " DIFFERS" * (not agrees)
-        )
+        told = f"{notebook}: {new['sentence']}: {new['number']} (published: {old['number']})"
+        lines.append(told + " DIFFERS" * (not agrees))
     for notebook, each in agreed.items():
         if (folder := root / "data" / "results" / notebook).is_dir():
             record = {"date": f"{date.today()}", "estimates": len(each), "agree": sum(each)}

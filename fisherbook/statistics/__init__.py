@@ -2,6 +2,5 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, ["curves", "distances", "estimates", "findings", "power_law"]
-)
+_PARTS = ["curves", "distances", "estimates", "findings", "power_law"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, _PARTS)

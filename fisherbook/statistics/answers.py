@@ -75,9 +75,8 @@ def answer(
 
 
 def _sentences(texts: Mapping[Claim, tuple[str, str, str]], by: Mapping[Claim, Finding]) -> str:
-    return " ".join(
-        choices[_place(by[claim])].format_map(_words(by[claim])) for claim, choices in texts.items()
-    ).strip()
+    said = (choices[_place(by[claim])].format_map(_words(by[claim])) for claim, choices in texts.items())
+    return " ".join(said).strip()
 
 
 def _place(finding: Finding) -> int:
@@ -96,13 +95,8 @@ def _words(finding: Finding) -> dict[str, str]:
 def _sure(found: Sequence[Finding], lead: Finding) -> str:
     """How many claims got which verdict, and over what the leading one's interval is."""
     count = Counter(finding.verdict for finding in found)
-    verbs = dict(
-        zip(
-            VERDICTS,
-            (("holds", "hold"), ("does not hold", "do not hold"), ("is not settled", "are not settled")),
-            strict=True,
-        )
-    )
+    forms = (("holds", "hold"), ("does not hold", "do not hold"), ("is not settled", "are not settled"))
+    verbs = dict(zip(VERDICTS, forms, strict=True))
     told = ", ".join(f"{count[v]} {verbs[v][count[v] > 1]}" for v in VERDICTS if count[v])
     claims = f"of {len(found)} claims {told}" if len(found) > 1 else f"its claim {verbs[found[0].verdict][0]}"
     return f"{claims}; 95 % intervals over {lead.row['over']}."

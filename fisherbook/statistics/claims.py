@@ -119,9 +119,7 @@ class Finding:
         """What it says of the earlier work's observation; empty where that made none."""
         if isinstance(self.claim.relation, str):
             return ""
-        return {"holds": self.claim.relation[0], "does not hold": self.claim.relation[1]}.get(
-            self.verdict, "not settled"
-        )
+        return (*self.claim.relation, "not settled")[VERDICTS.index(self.verdict)]
 
     @property
     def certain(self) -> bool:
@@ -155,9 +153,8 @@ class Finding:
         said += ["direction certain, size against the margin not settled"] * self.certain
         if not few:
             people = " and as many more people" if self.estimate.people else ""
-            number = (
-                f"about {self.settles} {self.estimate.of}{people}" if self.settles else f"no {MOST} {self.estimate.of}"
-            )
+            enough = f"about {self.settles} {self.estimate.of}{people}"
+            number = enough if self.settles else f"no {MOST} {self.estimate.of}"
             said.append(f"{number} would settle it")
         return "; ".join(said)
 

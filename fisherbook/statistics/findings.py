@@ -60,9 +60,8 @@ def table(findings: Iterable[Finding], second: Mapping[Claim, Estimate] | None =
     names = {"sentence": "claim", "number": "estimate [95 %]", "second": "second estimator", "rule": "claimed"}
     frame = pd.DataFrame(rows)[[*names, "over"]].rename(columns=names)
     frame["verdict"] = [": ".join(filter(None, (row["verdict"], row["reason"]))) for row in rows]
-    frame["earlier work"] = [
-        row["relation"] if row["relation"] not in KINDS else f"our {row['relation']}" for row in rows
-    ]
+    relations = (row["relation"] for row in rows)
+    frame["earlier work"] = [f"our {relation}" if relation in KINDS else relation for relation in relations]
     return _styled(frame, "findings")
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import squeezenet1_1
 
 import fisherbook as fb
-from fisherbook.network.backbones import TorchBackbone
+from fisherbook.network.backbones import TorchBackbone, features, first, read
 from fisherbook.network.banks import record_features
 from fisherbook.store import Store
 
@@ -203,3 +203,55 @@ def poisoned(module):
 def test_a_backbone_that_does_not_fit_the_images_meets_one_sentence(stimulus, store, module, sentence):
     with pytest.raises(ValueError, match=sentence):
         fb.train(stimulus, probe(module), [STAGE], 1, store=store, progress=False)
+
+
+MADE = """
+import torch
+SCALE = 2.0
+class Scaled(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pad = torch.nn.ZeroPad2d(1)
+        self.conv = torch.nn.Conv2d(3, 2, 3)
+    def forward(self, images):
+        return self.conv(self.pad(SCALE * images)).mean((2, 3))
+def backbone():
+    torch.manual_seed(0)
+    return Scaled()
+"""
+
+
+def test_a_file_makes_a_backbone_that_is_known_by_the_files_text(tmp_path):
+    (tmp_path / "one.py").write_text(MADE)
+    (tmp_path / "two.py").write_text(MADE.replace("2.0", "3.0"))
+    one, same, two = (read(tmp_path / f"{name}.py") for name in ("one", "one", "two"))
+    assert probe(one) == probe(same) != probe(two)
+    assert first(one) == "backbone.conv" in probe(one).layers
+    assert first(nn.ReLU()) == "features"
+    images = np.random.default_rng(0).random((5, 1, 8, 8)).astype(np.float32)
+    with torch.no_grad():
+        expected = one(torch.from_numpy(images).expand(-1, 3, -1, -1)).numpy()
+    assert np.allclose(features(one, images), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "import nothing_of_that_name",
+            "own.py stopped with ModuleNotFoundError: No module named 'nothing_of_that_name'",
+        ),
+        ("def backbone(:", "own.py stopped with SyntaxError"),
+        ("def other(): pass", r"own.py must have a function backbone\(\) that returns a torch module"),
+        ("def backbone(): return 3", r"own.py must have a function backbone\(\) that returns a torch module"),
+    ],
+)
+def test_a_file_that_makes_no_backbone_meets_one_sentence(tmp_path, text, sentence):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        read(tmp_path / "own.py")
+
+
+def test_a_file_that_is_not_there_meets_one_sentence():
+    with pytest.raises(FileNotFoundError, match=r"there is no file 'own\.py' whose function backbone\(\) returns"):
+        read("own.py")

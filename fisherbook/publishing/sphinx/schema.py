@@ -33,9 +33,8 @@ def _write_tables(app: Sphinx) -> None:
 
 def known(names: Mapping[str, tuple[str, str]]) -> str:
     """Return names with their units and meanings as a Markdown table."""
-    return table(
-        ("Name", "Unit", "Meaning"), ((f"`{name}`", f"`{unit}`", said) for name, (unit, said) in names.items())
-    )
+    rows = ((f"`{name}`", f"`{unit}`", said) for name, (unit, said) in names.items())
+    return table(("Name", "Unit", "Meaning"), rows)
 
 
 def files(book: Path) -> str:

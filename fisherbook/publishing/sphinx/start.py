@@ -42,9 +42,8 @@ def address(checkout: Path | None) -> str:
         return ""
     command = ["git", "-C", str(checkout), "remote", "get-url", "origin"]
     origin = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    found = re.fullmatch(
-        r"(?:https://github\.com/|(?:ssh://)?git@github\.com[:/])([\w.-]+/[\w.-]+?)(?:\.git)?/?", origin
-    )
+    host = r"(?:https://github\.com/|(?:ssh://)?git@github\.com[:/])"
+    found = re.fullmatch(host + r"([\w.-]+/[\w.-]+?)(?:\.git)?/?", origin)
     return f"https://github.com/{found[1]}" if found else ""
 
 
@@ -63,9 +62,8 @@ def begin(repository: str) -> str:
     buttons = [f'<a href="{link}">{text}</a>' for text, link in links.items()]
     told = "Nothing is to be installed behind two of these buttons. On your own machine, with Python 3.11 or newer:"
     clone = [f"$ git clone {repository}", f"$ cd {name.rpartition('/')[2]}"]
-    return "\n".join(
-        ['<p class="fb-buttons">', *buttons, "</p>", "", told, "", "```console", *clone, *lines, "```", ""]
-    )
+    buttons = ['<p class="fb-buttons">', *buttons, "</p>"]
+    return "\n".join([*buttons, "", told, "", "```console", *clone, *lines, "```", ""])
 
 
 def times(book: Path, published: Path) -> str:
