@@ -44,13 +44,15 @@ class Estimate:
         return float(self.value - half), float(self.value + half)
 
 
-def over_replicates(values: Sequence[float] | np.ndarray) -> Estimate:
+def over_replicates(values: Sequence[float] | np.ndarray, of: str = "networks") -> Estimate:
     """Estimate a mean over replicates, for these faces and new networks, with R - 1 degrees of freedom.
 
     Parameters
     ----------
     values : array (replicate,)
         One value per independently trained network; a single one has an infinite standard error.
+    of : str
+        What the replicates are, where they are no networks: chains.
 
     Examples
     --------
@@ -63,7 +65,7 @@ def over_replicates(values: Sequence[float] | np.ndarray) -> Estimate:
     values = _finite(values, "replicate")
     count = len(values)
     error = values.std(ddof=1) / math.sqrt(count) if count > 1 else math.inf
-    return Estimate(float(values.mean()), float(error), max(count - 1, 1), count)
+    return Estimate(float(values.mean()), float(error), max(count - 1, 1), count, of=of)
 
 
 def over_replicates_and_people(values: Sequence[Sequence[float]] | np.ndarray) -> Estimate:

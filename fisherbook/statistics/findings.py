@@ -29,6 +29,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+_DECIDED = (
+    "Intervals are at 95 %. Where a page has several claims a verdict needs a wider one: they share one error rate "
+    "(Holm's rule)."
+)
+
+
 def decide(estimates: Mapping[Claim, Estimate], second: Mapping[Claim, Estimate] | None = None) -> list[Finding]:
     """Decide all primary claims of a notebook (`judge`), show the verdicts, leave them to the book, and return them.
 
@@ -62,7 +68,7 @@ def table(findings: Iterable[Finding], second: Mapping[Claim, Estimate] | None =
     frame["verdict"] = [": ".join(filter(None, (row["verdict"], row["reason"]))) for row in rows]
     relations = (row["relation"] for row in rows)
     frame["earlier work"] = [f"our {relation}" if relation in KINDS else relation for relation in relations]
-    return _styled(frame, "findings")
+    return _styled(frame, "findings").set_caption(_DECIDED)
 
 
 def _rows(findings: Iterable[Finding], second: Mapping[Claim, Estimate] | None) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def begin(repository: str) -> str:
     """Return buttons for a repository on GitHub, and the lines that install it, as Markdown."""
     lines = ["$ make setup", "$ .venv/bin/fisherbook run roughness -p replicates=8"]
     if not repository:
-        told = "In a checkout of the repository, with Python 3.11 or newer (the address of this one is not known here):"
+        told = "In a checkout of the repository, with Python 3.11 or newer:"
         return "\n".join([told, "", "```console", *lines, "```", ""])
     name = repository.removeprefix("https://github.com/")
     links = {
