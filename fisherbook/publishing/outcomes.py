@@ -105,8 +105,8 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
     talk = [cell for cell in notebook.cells if "talk" in cell.metadata.get("tags", [])]
     rest = [cell for cell in notebook.cells if cell not in talk]
-    begun = next((place for place, cell in enumerate(rest, 1) if "figures.setup()" in cell.source), 0)
-    notebook.cells = rest[:begun] + talk + rest[begun:]
+    begun = [cell for cell in rest if "figures.setup()" in cell.source] if talk else []
+    notebook.cells = rest[:1] + begun + talk + [cell for cell in rest[1:] if cell not in begun]
     if files := sorted(kept.glob("*.nc")):
         links = ", ".join(f"{{download}}`{file.name} <results/{kept.name}/{file.name}>`" for file in files)
         notebook.cells.append(nbformat.v4.new_markdown_cell(f"Data of this page (netCDF): {links}", id="datasets"))

@@ -323,6 +323,8 @@ def test_no_page_shows_a_picture_but_drawings_and_the_faces_that_come_with_the_b
     for path in SITE.glob("_sources/*.ipynb"):  # which a page offers to download
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         assert not any(cell.get("outputs") for cell in cells), path.name
+        committed = json.loads((SITE.parents[1] / "book" / path.name).read_text(encoding="utf-8"))["cells"]
+        assert ["".join(c["source"]) for c in cells] == ["".join(c["source"]) for c in committed], path.name
 
 
 def test_every_figure_offers_its_numbers(address):

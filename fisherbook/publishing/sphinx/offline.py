@@ -8,7 +8,8 @@ plots could not be drawn. MathJax comes from the package ``sphinx-mathjax-offlin
 An address that is left over is an error too.
 
 The tables that figures offer, which a notebook holds in its links, become files. The
-notebooks that pages offer have no outputs, which the pages show.
+notebooks that pages offer are those of the book, in the order in which they run, without
+the outputs that pages show.
 """
 
 import base64
@@ -57,7 +58,8 @@ def _copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
 
 def _offer_without_outputs(app: Sphinx, exception: Exception | None) -> None:
     for path in (Path(app.outdir) / "_sources").glob("*.ipynb"):
-        notebook = nbformat.read(path, 4)
+        committed = Path(app.srcdir).parents[2] / "book" / path.name
+        notebook = nbformat.read(committed if committed.is_file() else path, 4)
         for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
             cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, path)
