@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,7 +70,7 @@ def having(argument: str, value: object, attribute: str, what: str) -> None:
         raise TypeError(f"{argument} must be {what}, not of type {type(value).__name__}")
 
 
-def plain(value: object) -> NDArray:
+def plain(value: Any) -> NDArray:
     """Return anybody's array as one of numpy, of a tensor in double precision."""
     if not hasattr(value, "detach"):
         return np.asarray(value)

@@ -144,7 +144,7 @@ def read(file: str | Path) -> torch.nn.Module:
 def features(module: torch.nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a module's features (image, number) of upright images (image, channel, height, width) in [0, 1]."""
     own = TorchBackbone.of(module)
-    return own.ready(own.state((), None))(torch.as_tensor(images), None)[0].numpy()
+    return own.ready(own.state((), None))(torch.as_tensor(images), None, "features")[0].numpy()
 
 
 def first(module: torch.nn.Module) -> str:
