@@ -47,8 +47,8 @@ def one_of(argument: str, value: str, allowed: Iterable[str]) -> str:
 
 def whole_number(argument: str, value: float, least: int = 1) -> int:
     """Return `value` as an int if it is a whole number of at least `least`, else raise a ValueError."""
-    plain = getattr(value, "ndim", 0) == 0 and hasattr(value, "__float__") and not isinstance(value, bool | np.bool_)
-    if not plain or not float(value).is_integer() or value < least:
+    single = getattr(value, "ndim", 0) == 0 and hasattr(value, "__float__") and not isinstance(value, bool | np.bool_)
+    if not single or not float(value).is_integer() or value < least:
         raise ValueError(f"{argument} must be a whole number of at least {least}, not {value!r}")
     return int(value)
 

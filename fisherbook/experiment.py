@@ -321,7 +321,9 @@ class _What:
         checks.number("delta", self.delta, above=0)
         allowed = {"estimators": ESTIMATORS, "splits": stimulus.faces.splits, "layers": network.layers}
         for argument, names in allowed.items():
-            for name in getattr(self, argument) or ["none"] * (argument != "estimators"):
+            if not getattr(self, argument) and argument != "estimators":
+                raise ValueError(f"{argument} must name one or more of {', '.join(names)}")
+            for name in getattr(self, argument):
                 checks.one_of(argument, name, names)
         for lag in self.lags:
             checks.number("lags", lag, above=0)

@@ -300,8 +300,8 @@ def test_a_plug_in_that_cannot_be_had_is_missing_and_said(stimulus, store):
         ({"stimulus": None}, "stimulus must be a Stimulus or FeatureBank, not of type NoneType"),
         ({"network": "mlp"}, "network must be a Network, not of type str"),
         ({"replicates": []}, "replicates must be a number of them, or a list of at least one"),
-        ({"layers": []}, "layers must be one of hidden1, hidden2, output, not 'none'"),
-        ({"splits": []}, "splits must be one of train, test, not 'none'"),
+        ({"layers": []}, "layers must name one or more of hidden1, hidden2, output"),
+        ({"splits": []}, "splits must name one or more of train, test"),
         ({"device": "gpu9"}, "device must be auto, cpu, cuda or another that torch knows, not 'gpu9'"),
     ],
 )

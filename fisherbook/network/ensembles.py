@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +215,9 @@ class Ensemble:
                     f"{path} needs the module that was its network's backbone, a {own['name']} with its weights of "
                     "then: give it as Ensemble.load(path, backbone=module)"
                 )
-        else:
-            network = Network(**described)
+        else:  # a linearised network says where it begins
+            kind = import_module(f"{__package__}.linearised").Linearised if "begin" in described else Network
+            network = kind(**described)
         return cls(network=network, stages=stages, replicate=replicate, **kept)
 
 

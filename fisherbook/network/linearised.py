@@ -64,27 +64,14 @@ class Linearised(Network):
         """What the network answers to training and recording."""
         return _Expansion(self)
 
-    def onward(
-        self,
-        parameters: Parameters,
-        currents: Tensor,
-        layer: str = "output",
-        masks: Sequence[Tensor] | None = None,
-        apply: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = lambda function, currents: function(currents),
-    ) -> Tensor:
-        """Carry currents and their changes (replicate, sample, 2 × unit) on to `layer`; see `Network.onward`."""
-        function = NONLINEARITIES[self.nonlinearity]
+    def activity(self, currents: Tensor, apply: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]) -> Tensor:
+        """Return activity and its change, one after the other, for currents and theirs."""
+        function, (own, change) = NONLINEARITIES[self.nonlinearity], currents.chunk(2, -1)
 
         def slope(values: Tensor) -> Tensor:
             return derivative.along(function, values, torch.ones_like(values))[1]
 
-        for this, following in zip(self._hidden, (*self._hidden[1:], "output"), strict=True):
-            fixed, change = currents.chunk(2, -1)
-            activity = torch.cat([apply(function, fixed), apply(slope, fixed) * change], -1)
-            if this == layer:
-                return activity
-            currents = self.affine(parameters, activity, following)
-        return currents
+        return torch.cat([apply(function, own), apply(slope, own) * change], -1)
 
     def affine(self, parameters: Parameters, activity: Tensor, layer: str) -> Tensor:
         """Return the currents of `layer` and their changes, one after the other; of the output their sum."""

@@ -235,16 +235,19 @@ class Network:
         apply : callable
             How a nonlinearity is applied to currents: in training by `alike`.
         """
-        function = NONLINEARITIES[self.nonlinearity]
         chain = (*self._hidden, "auxiliary" if layer == "auxiliary" else "output")
         for depth, (this, following) in enumerate(pairwise(chain)):
-            activity = apply(function, currents)
+            activity = self.activity(currents, apply)
             if masks is not None:
                 activity = activity * masks[depth] / (1 - self.dropout)
             if this == layer:
                 return activity
             currents = self.affine(parameters, activity, following)
         return currents
+
+    def activity(self, currents: Tensor, apply: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]) -> Tensor:
+        """Return a hidden layer's activity for its input currents, the nonlinearity applied by `apply`."""
+        return apply(NONLINEARITIES[self.nonlinearity], currents)
 
     @staticmethod
     def affine(parameters: Parameters, activity: Tensor, layer: str) -> Tensor:

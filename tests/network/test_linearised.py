@@ -78,6 +78,15 @@ def test_a_replicate_is_the_same_in_any_company(stimulus, tmp_path):
     assert all(torch.equal(tensor[0], among[name][2]) for name, tensor in alone.items())
 
 
+def test_it_is_saved_and_loaded_as_what_it_is(stimulus, store, tmp_path):
+    linear = trained(stimulus, store, Linearised.of(fb.Network(hidden=(7, 5))))
+    linear.save(tmp_path / "linear.pt")
+    found = fb.Ensemble.load(tmp_path / "linear.pt")
+    assert found.network == linear.network and isinstance(found.network, Linearised)
+    before, after = (fb.record(ensemble, stimulus, angles=3).responses() for ensemble in (linear, found))
+    assert torch.equal(before, after)
+
+
 def test_what_cannot_be_linearised_is_said(stimulus, store):
     with pytest.raises(ValueError, match="an mlp without dropout"):
         Linearised.of(fb.Network(dropout=0.1))
