@@ -7,6 +7,7 @@ import base64
 import html
 import io
 import itertools
+import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -169,6 +170,7 @@ class Picture:
 
 
 Choices = str | Mapping[Any, Any]
+Shade = Mapping[str, tuple[float, float] | xr.DataArray] | None
 
 
 def lines(
@@ -179,7 +181,7 @@ def lines(
     hue: Choices | None = None,
     dash: Choices | None = None,
     select: Choices | Sequence[Choices] | None = None,
-    shade: Mapping[str, tuple[float, float]] | None = None,
+    shade: Shade = None,
     reference: Mapping[str, xr.DataArray | float] | None = None,
     name: str | None = None,
     text: str = "",
@@ -205,8 +207,8 @@ def lines(
         for `hue` to pairs of a text and the name of a colour, draws these values alone.
     select : str, mapping or sequence of these
         Dimensions that a reader chooses from, likewise.
-    shade : mapping of str to tuple of float
-        Name of a colour → from where to where the horizontal axis is shaded.
+    shade : mapping of str to tuple of float or DataArray of bool
+        Name of a colour → from where to where the horizontal axis is shaded, or an array that is true there.
     reference : mapping of str to DataArray or float
         Dark lines to compare with: chance, a theory, no effect.
     name, text : str
@@ -225,7 +227,7 @@ def lines(
     vertical = hv.Dimension(_slug(label), label=label)
 
     def draw(part: xr.DataArray) -> hv.Overlay:
-        drawn = [*_shades(shade), *_references(reference, part, along, vertical)]
+        drawn = [*_shades(shade, part, along), *_references(reference, part, along, vertical)]
         for one, shown, dashed, words in _told_apart(part, hue, dash, name, text):
             rows = one if "replicate" in one.dims else one.expand_dims("replicate")
             several = rows.sizes["replicate"] > 1
@@ -245,7 +247,7 @@ def dots(
     *,
     hue: Choices | None = None,
     select: Choices | Sequence[Choices] | None = None,
-    shade: Mapping[str, tuple[float, float]] | None = None,
+    shade: Shade = None,
     reference: Mapping[str, xr.DataArray | float] | None = None,
     name: str | None = None,
     text: str = "",
@@ -267,7 +269,7 @@ def dots(
     vertical = hv.Dimension(_slug(label), label=label)
 
     def draw(part: xr.DataArray) -> hv.Overlay:
-        drawn = [*_shades(shade), *_references(reference, part, along, vertical)]
+        drawn = [*_shades(shade, part, along), *_references(reference, part, along, vertical)]
         several = list(_told_apart(part, hue, None, name, text))
         for place, (one, shown, _, words) in enumerate(several):
             rows = one if {"replicate", "end"} & set(one.dims) else one.expand_dims("replicate")
@@ -324,17 +326,19 @@ def forest(
         drawn: list[hv.Element] = [hv.VLine(x).opts(color=_TEXT, line_width=1, line_dash="dashed") for x in reference]
         dimensions = [rows] if isinstance(rows, str | Mapping) else list(rows)
         chosen = [_choices(part, one) for one in dimensions]
-        order = [", ".join(said) for said in itertools.product(*(texts.values() for _, texts in chosen))][::-1]
+        order = np.array([", ".join(said) for said in itertools.product(*(texts.values() for _, texts in chosen))])
         where = dict(zip((d for d, _ in chosen), (list(texts) for _, texts in chosen), strict=True))
         several = list(_told_apart(part, hue, None, None, ""))
-        for place, (one, shown, _, words) in enumerate(several):
-            shift, ends = 0.24 * (place - (len(several) - 1) / 2), _ends(one, scale)
-            y = np.arange(len(order))[::-1] - shift
-            ends = ends.sel(where).transpose("end", *where)
-            low, middle, high = (ends.sel(end=end).values.ravel() for end in ("low", "value", "high"))
+        ends = [_ends(one, scale).sel(where).transpose("end", *where) for one, *_ in several]
+        bounds = [[one.sel(end=end).values.ravel() for end in ("low", "value", "high")] for one in ends]
+        there = np.isfinite(bounds).any((0, 1)) | (select is not None)  # what was never measured has no row
+        for place, ((_, shown, _, words), own) in enumerate(zip(several, bounds, strict=True)):
+            low, middle, high = (values[there] for values in own)
+            y = np.arange(there.sum())[::-1] - 0.24 * (place - (len(several) - 1) / 2)
             bars = hv.Segments((low, y, high, y), ["low", "row", "high", "to"]).opts(color=color(shown), line_width=2.5)
             dot = hv.Scatter((middle, y), "mean", "row", label=words).opts(color=color(shown), size=9)
             drawn += [bars, dot]
+        order = order[there][::-1].tolist()
         height = 110 + 30 * len(order)
         frame = {"min_height": height, "height": height, "yticks": list(enumerate(order))}
         return hv.Overlay(drawn).opts(xlabel=label, ylabel="", ylim=(-0.6, len(order) - 0.4), **frame | options)
@@ -384,7 +388,7 @@ def _selected(
             texts |= {key: key for key in texts if isinstance(key, int | float)}
     pictures = {}
     for keys in itertools.product(*(texts for _, texts in chosen)):
-        part = values.sel({d: key for (d, _), key in zip(chosen, keys, strict=True)}, drop=True)
+        part = values.sel({d: key for (d, _), key in zip(chosen, keys, strict=True)})
         if part.notnull().any():
             pictures[tuple(texts[key] for (_, texts), key in zip(chosen, keys, strict=True))] = draw(part)
     names = [hv.Dimension(f"{d}_shown", label=_shown(values, d), values=list(texts.values())) for d, texts in chosen]
@@ -395,8 +399,14 @@ def _shown(values: xr.DataArray, dimension: str) -> str:
     return values[dimension].attrs.get("long_name", dimension)
 
 
-def _shades(shade: Mapping[str, tuple[float, float]] | None) -> list[hv.VSpan]:
-    return [hv.VSpan(*ends).opts(color=color(name), alpha=0.1) for name, ends in (shade or {}).items()]
+def _shades(shade: Shade, part: xr.DataArray, along: str) -> list[hv.VSpan]:
+    spans = []
+    for name, ends in (shade or {}).items():
+        if isinstance(ends, xr.DataArray):
+            within = ends.sel({dimension: part[dimension] for dimension in ends.dims if dimension != along})
+            ends = within[along].where(within).quantile([0, 1]).values
+        spans.append(hv.VSpan(*map(float, ends)).opts(color=color(name), alpha=0.1))
+    return spans
 
 
 def _references(
@@ -476,37 +486,34 @@ def mosaic(images: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> h
     )  # fmt: skip
 
 
-def turn(image: np.ndarray, curve: xr.DataArray) -> str:
-    """Return HTML of a face that a reader turns, beside the curve of what networks know at each angle.
+def turn(image: np.ndarray, curves: xr.DataArray, buttons: Mapping[str, str]) -> str:
+    """Return HTML of a face that a reader turns, beside the curve of what a network knows at each angle.
 
     Parameters
     ----------
     image : array, shape (height, width)
         Grey values between 0 and 1.
-    curve : DataArray (angle,)
+    curves : DataArray (..., angle)
         √F in rad⁻¹ on a whole grid.
+    buttons : mapping of str to str
+        For each other dimension, what the button says that goes on to its next value.
     """
     picture = io.BytesIO()
     Image.fromarray((255 * np.clip(image, 0, 1)).astype(np.uint8)).resize((184, 184)).save(picture, "png")
     source = base64.b64encode(picture.getvalue()).decode()
-    degrees, values = np.rad2deg(curve.angle.values), curve.values
-    points = " ".join(f"{180 + x:.0f},{150 - 140 * y / values.max():.1f}" for x, y in zip(degrees, values, strict=True))
-    table = ",".join(f"{value:.3g}" for value in values)
+    values = curves.transpose(*buttons, "angle").values
+    table = ",".join(f"{value:.3g}" for value in values.ravel())
+    names = html.escape(json.dumps([curves[dimension].values.tolist() for dimension in buttons]))
+    pressed = "".join(f'<button type="button">{html.escape(text)}</button>' for text in buttons.values())
+    marks = f"-36 14 {values.max():.2g},-36 34 rad⁻¹,6 14 √F,-14 154 0,0 172 −180°,170 172 0°,322 172 180°"
+    texts = re.sub(r"(\S+) (\S+) ([^,]+),?", r'<text x="\1" y="\2">\3</text>', marks)
     return (
-        f'<div class="fb-turn" data-values="{table}"><img alt="A face" src="data:image/png;base64,{source}">'
-        '<svg viewBox="0 0 360 178" role="img" aria-label="The square root of Fisher information over the angle">'
-        f'<polyline points="{points}"/><line x1="180" x2="180" y1="6" y2="150"/><circle cx="180" cy="0" r="5"/>'
-        '<text x="0" y="172">−180°</text><text x="170" y="172">0°</text><text x="322" y="172">180°</text></svg>'
+        f'<div class="fb-turn" data-values="{table}" data-names="{names}"><img alt="A face" src="data:image/png;base64,'
+        f'{source}"><svg viewBox="-40 0 400 178" role="img" aria-label="The square root of Fisher information over the '
+        f'angle"><polyline/><path d="M0 4V150H360"/><line y1="6" y2="150"/><circle r="5"/>{texts}</svg>'
         '<label>Turn the face <input type="range" min="-180" max="180" step="2" value="40"></label>'
-        '<p aria-live="polite"></p></div>'
+        f'<div class="fb-buttons">{pressed}</div><p aria-live="polite"></p></div>'
     )
-
-
-def interval(low: float, mean: float, high: float, row: str, shade: str) -> list[hv.Element]:
-    """Draw an estimate as a dot on its interval, in one row of a picture whose rows have names."""
-    bar = hv.Segments([(low, row, high, row)], ["low", "row", "high", "end"])
-    dot = hv.Scatter([(mean, row)], "mean", "row")
-    return [bar.opts(color=shade, line_width=2.5), dot.opts(color=shade, size=9)]
 
 
 def estimates(table: pd.DataFrame) -> hv.Layout:
@@ -521,7 +528,11 @@ def estimates(table: pd.DataFrame) -> hv.Layout:
     def draw(claim: str, rows: pd.DataFrame) -> hv.Overlay:
         lines = [hv.VLine(t).opts(color=_TEXT, line_width=1, line_dash="dashed") for t in rows.thresholds.iloc[0]]
         for row in rows.itertuples():
-            lines += interval(row.low, row.estimate, row.high, row.run, VERDICTS[row.verdict])
+            bar = hv.Segments([(row.low, row.run, row.high, row.run)], ["low", "row", "high", "end"]).opts(
+                line_width=2.5
+            )
+            dot = hv.Scatter([(row.estimate, row.run)], "mean", "row").opts(size=9)
+            lines += [each.opts(color=VERDICTS[row.verdict]) for each in (bar, dot)]
         height = 90 + 26 * len(rows)
         size = {"responsive": True, "min_height": height, "height": height, "max_width": 690}
         title = claim.replace("{", "{{").replace("}", "}}")  # HoloViews formats it

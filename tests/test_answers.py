@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from fisherbook import figures
+from fisherbook.publishing import outcomes
 from fisherbook.statistics import claims, findings
 from fisherbook.statistics.estimates import Estimate
 
@@ -43,7 +44,8 @@ def answered(path, verdict, monkeypatch):
     for source in sources[: next(n for n, s in enumerate(sources) if "findings.Claim(" in s) + 1]:
         if "import fisherbook" in source or "findings.Claim(" in source or ": int = " in source:
             exec(source, names)
-    made = [value for value in names.values() if isinstance(value, findings.Claim)]
+    several = [one for value in names.values() for one in (value if isinstance(value, list) else [value])]
+    made = [value for value in several if isinstance(value, findings.Claim)]
     names["found"] = findings.judge({claim: estimate(claim, verdict) for claim in made})
     assert {one.verdict for one in names["found"]} == {verdict}
     exec(answer, names)
@@ -61,6 +63,22 @@ def test_an_answer_says_the_opposite_of_the_opposite_results(path, monkeypatch):
         assert open_[1]["relation"] == "not settled" or open_[1]["relation"].startswith("our ")
     for text, _, _ in (holds, fails, open_):
         assert "**We find:**" in text and "{" not in text
+
+
+@pytest.mark.parametrize("path", ANSWERED, ids=lambda path: path.stem)
+def test_headings_follow_the_verdicts_of_claims(path, monkeypatch):
+    sentences = [claim.sentence for claim in answered(path, "holds", monkeypatch)[2]]
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            found = outcomes._HEADING.findall(cell.source)
+            assert cell.source.count("<!--") == len(found)
+            for level, neutral, words, holds, fails in found:
+                assert any(words in sentence for sentence in sentences), words
+                assert len({neutral, holds, fails}) == 3
+                for verdict, said in zip(SIDES, (holds, fails, neutral), strict=True):
+                    rows = [{"sentence": words, "verdict": verdict, "number": "0.5 [0.4, 0.6]"}]
+                    shown = outcomes._HEADING.sub(lambda match, rows=rows: outcomes._result(match, rows), cell.source)
+                    assert level + said.replace("{value}", "0.5") in shown and "<!--" not in shown
 
 
 @pytest.mark.parametrize("path", ANSWERED, ids=lambda path: path.stem)

@@ -107,9 +107,13 @@ def test_a_figures_tools_leave_the_wheel_and_the_finger_to_the_page():
     assert toolbar.active_drag is None and toolbar.active_scroll is None
 
 
-def test_a_face_that_turns_has_its_picture_and_every_value():
-    curve = xr.DataArray(np.linspace(1, 2, 8), {"angle": np.linspace(-3, 2, 8)})
-    drawn = figures.turn(np.zeros((4, 4)), curve)
-    assert 'data-values="1,1.14,1.29,1.43,1.57,1.71,1.86,2"' in drawn
-    assert drawn.count("data:image/png;base64,") == 1
-    assert 'aria-live="polite"' in drawn and 'type="range"' in drawn
+def test_a_face_that_turns_has_its_picture_every_value_and_its_buttons():
+    curves = xr.DataArray(
+        np.linspace(1, 2, 8).reshape(4, 2).T,
+        {"angle": np.linspace(-3, 2, 4), "people": ["A", "<B>"]},
+        ("people", "angle"),
+    )
+    drawn = figures.turn(np.zeros((4, 4)), curves, {"people": "Other people"})
+    assert 'data-values="1,1.29,1.57,1.86,1.14,1.43,1.71,2"' in drawn and "<B>" not in drawn
+    assert drawn.count("data:image/png;base64,") == 1 and '<button type="button">Other people</button>' in drawn
+    assert 'aria-live="polite"' in drawn and 'type="range"' in drawn and ">√F<" in drawn

@@ -17,6 +17,7 @@ from .profiles import find_root, read
 
 _CHECKED = "# NBVAL_CHECK_OUTPUT\n"
 OUTCOME = "outcome.json"  # lies beside the datasets that a notebook keeps
+_HEADING = re.compile(r"^(#+ )(.*)\n<!-- (.+?) => (.+) \| (.+) -->$", re.MULTILINE)  # words of a claim => its results
 _DAMAGE = re.compile(r"^.*: Damaged: (.*)\n(?:  .*\n?)?", re.MULTILINE)  # a warning as Python writes it
 
 
@@ -76,8 +77,9 @@ def inert(text: str) -> str:
 def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[str]:
     """Fold what is not for readers in an executed notebook, and say what made the page.
 
-    Its title becomes its answer, where that is settled, and cells tagged ``talk`` come up to the first screens. At its
-    end the page offers the datasets in the folder `kept`.
+    Its title becomes its answer, and a heading with ``<!-- words of a claim => if it holds | if not -->`` below it its
+    result, where that is settled. Cells tagged ``talk`` come up to the first screens. At its end the page offers the
+    datasets in the folder `kept`.
     What was damaged in the store, and computed anew, is no matter of the page: it is returned.
     """
     notebook, damaged = read(path), []
@@ -100,6 +102,9 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[
             cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
     if heading := next((told["title"] for told in _glued(notebook, "answered")), ""):
         notebook.cells[0].source = re.sub(r"\A# .*", lambda _: f"# {heading}", notebook.cells[0].source)
+    rows = [row for found in _glued(notebook, "findings") for row in found]
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "markdown"):
+        cell.source = _HEADING.sub(lambda match: _result(match, rows), cell.source)
     told = inert(", ".join(f"{name} = {value}" for name, value in used.items()))
     made = f'<p class="fb-made">Made with the <b>{profile}</b> profile{told and ": " + told}</p>'
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made, id="made-with"))
@@ -112,6 +117,13 @@ def tidy(path: Path, profile: str, used: Mapping[str, Any], kept: Path) -> list[
         notebook.cells.append(nbformat.v4.new_markdown_cell(f"Data of this page (netCDF): {links}", id="datasets"))
     nbformat.write(notebook, path)
     return damaged
+
+
+def _result(heading: re.Match[str], rows: list[dict[str, Any]]) -> str:
+    level, neutral, words, *results = heading.groups()
+    row = next((row for row in rows if words in row["sentence"]), {"verdict": "", "number": ""})
+    said = dict(zip(VERDICTS, results, strict=False)).get(row["verdict"], neutral)
+    return level + said.replace("{value}", row["number"].partition(" ")[0])
 
 
 def findings_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -75,7 +75,7 @@ def over_replicates_and_people(values: Sequence[Sequence[float]] | np.ndarray) -
     ----------
     values : array (replicate, person)
         One value per network and person, or group of people; for a statistic that is not a mean over people,
-        its `pseudovalues`.
+        its `jackknife_values` over them.
 
     Returns
     -------
@@ -98,27 +98,6 @@ def over_replicates_and_people(values: Sequence[Sequence[float]] | np.ndarray) -
     parts = rows.var(ddof=1) / count, columns.var(ddof=1) / people
     variance = max(sum(parts) - residual / (count * people), *parts)
     return Estimate(float(mean), math.sqrt(variance), dof, count, people)
-
-
-def pseudovalues(everybody: Sequence[float] | np.ndarray, without: np.ndarray) -> np.ndarray:
-    """Return the jackknife pseudovalues of a statistic, for `over_replicates_and_people`.
-
-    Parameters
-    ----------
-    everybody : array (replicate,)
-        The statistic with all people.
-    without : array (replicate, person)
-        The statistic with one person, or one of groups of equal size, left out.
-
-    Returns
-    -------
-    array (replicate, person)
-        P s - (P - 1) s(without p); their mean over people is the statistic with its bias corrected.
-    """
-    everybody, without = _finite(everybody, "replicate"), _finite(without, "replicate", "person")
-    checks.same_length(everybody=len(everybody), without=len(without))
-    people = without.shape[1]
-    return people * everybody[:, None] - (people - 1) * without
 
 
 def agreement(values: np.ndarray) -> Estimate:
@@ -146,8 +125,7 @@ def agreement(values: np.ndarray) -> Estimate:
         others = rows.sum(0) - rows
         return float(((rows * others).sum(1) / np.sqrt((rows**2).sum(1) * (others**2).sum(1))).mean())
 
-    without = [correlation(np.delete(values, r, 0)) for r in range(len(values))]
-    return over_replicates(pseudovalues([correlation(values)], [without])[0])
+    return jackknife(correlation, values)
 
 
 def _finite(values: Any, *dimensions: str) -> np.ndarray:

@@ -18,13 +18,12 @@ from .estimates import (
     jackknife_values,
     over_replicates,
     over_replicates_and_people,
-    pseudovalues,
 )
 from .texts import numbers, plain, tell
 
 __all__ = [
     "Claim", "Estimate", "Finding", "agreement", "announce", "answer", "decide", "each", "glue_findings", "jackknife",
-    "jackknife_values", "judge", "numbers", "over_replicates", "over_replicates_and_people", "plain", "pseudovalues",
+    "jackknife_values", "judge", "numbers", "over_replicates", "over_replicates_and_people", "plain",
     "table", "tell",
 ]  # fmt: skip
 

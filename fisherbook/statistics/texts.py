@@ -28,7 +28,7 @@ def tell(scale: Callable[[float], float] = float, **values: Any) -> None:
 
 
 def numbers(scale: Callable[[float], float] = float, **values: Any) -> None:
-    """Show numbers in a folded table, "All numbers".
+    """Show numbers in a folded table, "All numbers" with their names.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def numbers(scale: Callable[[float], float] = float, **values: Any) -> None:
     rows = [(", ".join(words).replace("_", " "), _written(value, scale)) for words, value in _told(values)]
     cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>" for name, text in rows)
     table = f'<table class="dataframe fb-numbers"><tbody>{cells}</tbody></table>'
-    display(HTML(f'<details class="fb-all"><summary>All numbers</summary>{table}</details>'))
+    named = ", ".join(values).replace("_", " ")
+    display(HTML(f'<details class="fb-all"><summary>All numbers: {html.escape(named)}</summary>{table}</details>'))
 
 
 def _told(values: Mapping[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -235,6 +235,12 @@ def test_the_face_on_the_first_page_turns_by_keyboard_and_says_what_is_known(ope
         page.keyboard.press("ArrowRight")
     assert "At 50°" in box.locator("p").inner_text() != told
     assert box.locator("img").evaluate("face => face.style.transform") == "rotate(-50deg)"
+    for button in box.locator("button").all():
+        before, curve = box.locator("p").inner_text(), box.locator("polyline").get_attribute("points")
+        button.focus()
+        page.keyboard.press("Enter")
+        assert "At 50°" in box.locator("p").inner_text() != before
+        assert box.locator("polyline").get_attribute("points") != curve
 
 
 def test_slider_moves_a_curve_by_keyboard_alone(open_page):

@@ -141,17 +141,11 @@ def test_crossed_variance_never_falls_below_either_of_its_parts(rng):
     assert estimate.standard_error**2 >= max(parts)
 
 
-def test_pseudovalues_of_a_mean_are_the_values(rng):
-    table = rng.normal(size=(3, 7))
-    without = (table.sum(1, keepdims=True) - table) / 6
-    np.testing.assert_allclose(findings.pseudovalues(table.mean(1), without), table)
-
-
-def test_jackknife_of_a_variance_is_unbiased(rng):
-    table = rng.normal(size=(1, 9))
-    without = np.array([[np.delete(table[0], p).var() for p in range(9)]])
-    estimate = findings.pseudovalues(table.var(1), without).mean()
-    assert estimate == pytest.approx(table.var(ddof=1))
+def test_jackknife_of_a_variance_over_people_is_unbiased_for_each_replicate(rng):
+    table = rng.normal(size=(3, 9))  # (replicate, person)
+    found = findings.jackknife_values(lambda people: people.var(0), table.T).T
+    np.testing.assert_allclose(found.mean(1), table.var(1, ddof=1))
+    assert findings.over_replicates_and_people(found).value == pytest.approx(table.var(1, ddof=1).mean())
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def _set(_app: Sphinx, doctree: nodes.document, _docname: str) -> None:
     for pasted in doctree.findall(nodes.inline):
         found = NUMBER.fullmatch(pasted.astext())
-        if "pasted-text" not in pasted["classes"] or not found:
-            continue
-        sign, digits, exponent = found.groups()
-        pasted.children = []
-        pasted += nodes.Text("−" * bool(sign) + digits)
-        if exponent:
-            pasted += nodes.Text(" × 10")
-            pasted += nodes.superscript("", str(int(exponent)).replace("-", "−"))
+        if "pasted-text" in pasted["classes"] and found:
+            sign, digits, exponent = found.groups()
+            pasted.clear()
+            pasted += nodes.Text("−" * bool(sign) + digits)
+            if exponent:
+                pasted += [nodes.Text(" × 10"), nodes.superscript("", str(int(exponent)).replace("-", "−"))]
