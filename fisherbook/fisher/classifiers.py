@@ -2,7 +2,9 @@
 
 All take ``(..., side, face, unit)`` responses at theta - delta / 2 and theta + delta / 2, one condition after
 the other. A classifier is judged on people it has not seen, five-fold, both sides of a face in one fold, so
-that in expectation it never shows more information than there is. Both designs, paired and independent, are
+that in expectation it never shows more information than there is. Which faces are in a fold, and in the random
+subsets of `robust`, is decided by their place among the faces: layers and stages that are shown the same faces are
+compared with the same folds, and another order of the faces gives another estimate, within its error. Both designs, paired and independent, are
 covered by errors that are summed over people.
 """
 
@@ -57,7 +59,7 @@ def robust(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: 
         error, influence = found.standard_error / (1 - feedback), influence / (1 - feedback)
         return rescaled(found._replace(standard_error=error, influence=influence), scale)
 
-    return _each(one, pair, groups, design)
+    return _each(one, pair, groups)
 
 
 def _core(rows: NDArray, cut: float, scale: float) -> NDArray:
@@ -99,7 +101,7 @@ def discrimination(pair: Tensor, delta: float, groups: ArrayLike | None = None, 
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    return _by_area(LinearDiscriminantAnalysis(), pair, delta, groups, design)
+    return _by_area(LinearDiscriminantAnalysis(), pair, delta, groups)
 
 
 def nonlinear(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: str = "paired") -> Estimate:
@@ -112,7 +114,7 @@ def nonlinear(pair: Tensor, delta: float, groups: ArrayLike | None = None, desig
     """
     from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 
-    return _by_area(QuadraticDiscriminantAnalysis(), pair, delta, groups, design)
+    return _by_area(QuadraticDiscriminantAnalysis(), pair, delta, groups)
 
 
 def divergence(pair: Tensor, delta: float, groups: ArrayLike | None = None, design: str = "paired") -> Estimate:
@@ -143,10 +145,10 @@ def divergence(pair: Tensor, delta: float, groups: ArrayLike | None = None, desi
         psi = _by_person(rest - loss.mean(0), who) / rest**2
         return 1 / rest - 1, np.inf if (loss < 1).all() else (psi**2).sum() ** 0.5, psi
 
-    return rescaled(_classified(one, pair, groups, design), 4 / delta**2)
+    return rescaled(_classified(one, pair, groups), 4 / delta**2)
 
 
-def _by_area(model: "BaseEstimator", pair: Tensor, delta: float, groups: ArrayLike | None, design: str) -> Estimate:
+def _by_area(model: "BaseEstimator", pair: Tensor, delta: float, groups: ArrayLike | None) -> Estimate:
     from scipy.stats import norm, rankdata
 
     def one(sides: NDArray, who: NDArray) -> tuple[float, float, NDArray]:
@@ -163,7 +165,7 @@ def _by_area(model: "BaseEstimator", pair: Tensor, delta: float, groups: ArrayLi
         error = np.inf if area in (0, 1) else (4 * square * variance + 2 * variance**2) ** 0.5
         return square - variance, error, 2 * np.sqrt(2) * z * psi
 
-    return rescaled(_classified(one, pair, groups, design), delta**-2)
+    return rescaled(_classified(one, pair, groups), delta**-2)
 
 
 def _by_person(values: NDArray, who: NDArray) -> NDArray:
@@ -189,37 +191,21 @@ def _held_out(model: "BaseEstimator", sides: NDArray, who: NDArray, method: str)
     return scores.reshape(2, -1)
 
 
-def _classified(one: Callable, pair: Tensor, groups: ArrayLike | None, design: str) -> Estimate:
+def _classified(one: Callable, pair: Tensor, groups: ArrayLike | None) -> Estimate:
     def found(sides: Tensor, who: People) -> Estimate:
         value, error, influence = one(sides.numpy(), who.codes.numpy())
         freedom, faces = len(who.counts) - 1.0, sides.shape[1] - 1.0
         return Estimate(*(sides.new_tensor(v) for v in (value, error, freedom, value, faces, influence)))
 
-    return _each(found, pair, groups, design)
+    return _each(found, pair, groups)
 
 
-def _each(one: Callable[[Tensor, People], Estimate], pair: Tensor, groups: ArrayLike | None, design: str) -> Estimate:
+def _each(one: Callable[[Tensor, People], Estimate], pair: Tensor, groups: ArrayLike | None) -> Estimate:
     # One condition after the other, whitened by its responses: the units' scales and mixtures make no
-    # difference. Nor does the order of faces and people, to which folds and random subsets of faces would cling.
+    # difference.
     pair = pair.cpu()
     joint, mean = centred(pair.flatten(-3, -2))
     white = whiten(cholesky(joint, mean, joint.shape[-2] - 1), joint).reshape(-1, *pair.shape[-3:])
     who = people(groups, pair)
-
-    def ordered(sides: Tensor) -> Estimate:
-        far = (sides**2).sum(-1)  # which any mixture of units leaves as it is
-        apart = design == "independent" and groups is None
-        places = [_shuffled(each) for each in (far if apart else far.sum(0).expand(2, -1))]
-        codes = who.codes[places[0]]
-        rank = torch.as_tensor(np.unique(codes, return_index=True)[1].argsort().argsort())  # by a person's first face
-        sides = torch.stack([side[place] for side, place in zip(sides, places, strict=True)])
-        found = one(sides, people(rank[codes], pair))
-        return found._replace(influence=found.influence[rank])
-
-    columns = zip(*(ordered(sides)[:-1] for sides in white), strict=True)
+    columns = zip(*(one(sides, who)[:-1] for sides in white), strict=True)
     return Estimate(*(torch.stack(c).reshape(*pair.shape[:-3], *c[0].shape) for c in columns))
-
-
-def _shuffled(values: Tensor) -> Tensor:
-    # Places of values in an order as good as random, which their digits decide.
-    return (values * 1e4).frac().argsort()

@@ -57,37 +57,16 @@ def test_trials_with_an_angle_each_give_the_curve(shown):
     assert alone.fisher_information.values == pytest.approx(np.full(2, 13.5), rel=0.5)
 
 
-@pytest.mark.parametrize(
-    "name", ["smoothed", "tangent", "direct", "robust", "discrimination", "nonlinear", "divergence"]
-)
+@pytest.mark.parametrize("name", ["smoothed", "direct", "tangent"])
 def test_the_order_of_trials_changes_nothing(name):
-    responses, angles = recording(repeats=90)
+    responses, angles = recording()
     order = np.random.default_rng(1).permutation(len(angles))
-    extra = {"delta": np.pi / 4} if name not in ("smoothed", "tangent") else {}
+    extra = {"delta": np.pi / 4} if name == "direct" else {}
     slopes = {"tangents": responses**2} if name == "tangent" else {}
     once = estimate(responses, angles=angles, estimator=name, **extra, **slopes)
     slopes = {key: value[order] for key, value in slopes.items()}
     again = estimate(responses[order], angles=angles[order], estimator=name, **extra, **slopes)
     xr.testing.assert_allclose(once, again)
-
-
-@pytest.mark.parametrize("name", ["robust", "discrimination", "nonlinear", "divergence"])
-@given(seed=st.integers(0, 1000), grouped=st.booleans())
-@settings(max_examples=5)
-def test_neither_the_order_of_pairs_nor_the_names_of_people_nor_a_mixture_of_units_change_a_classifier(
-    name, seed, grouped
-):
-    random = np.random.default_rng(seed)
-    pair = random.normal(size=(1, 2, 120, 3)) + 0.5 * random.normal(size=(120, 3)) + [[[0.0]], [[0.3]]]
-    people, order = np.arange(120) // 3, random.permutation(120)
-    how = {"angles": [0.0], "delta": 0.3, "estimator": name, "influence": True}
-    once = estimate(pair, identity=people if grouped else None, **how)
-    mixed = pair[:, :, order] @ random.normal(size=(3, 3))
-    again = estimate(mixed, identity=random.permutation(40)[people][order] if grouped else None, **how)
-    for key in ("fisher_information", "standard_error"):
-        assert again[key].values == pytest.approx(once[key].values, rel=1e-6)
-    if not grouped:
-        assert again.influence.values[0] == pytest.approx(once.influence.values[0, order], rel=1e-5, abs=1e-9)
 
 
 def test_a_list_of_trials_of_unequal_lengths_is_these_trials():
