@@ -4,8 +4,8 @@ All take ``(..., side, face, unit)`` responses at theta - delta / 2 and theta + 
 the other. A classifier is judged on people it has not seen, five-fold, both sides of a face in one fold, so
 that in expectation it never shows more information than there is. Which faces are in a fold, and in the random
 subsets of `robust`, is decided by their place among the faces: layers and stages that are shown the same faces are
-compared with the same folds, and another order of the faces gives another estimate, within its error. Both designs, paired and independent, are
-covered by errors that are summed over people.
+compared with the same folds, and another order of the faces gives another estimate, within its error. Both
+designs, paired and independent, are covered by errors that are summed over people.
 """
 
 import warnings
