@@ -5,6 +5,7 @@ Angles are in radians on [-pi, pi); positive angles turn counter-clockwise.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from . import checks
 
 Angles = TypeVar("Angles")  # an array, a tensor or a number
 FULL_CIRCLE = (-np.pi, np.pi)
+_ROUNDING = 1e-9  # rad, by which an angle may miss the end of an arc
+_NARROW = 1e4  # concentration above which a table of the full circle is too coarse
 _CELLS = 1 << 14  # of the table that inverts a cumulative distribution; 4e-4 rad on the full circle
 
 
@@ -105,7 +108,8 @@ class Density:
     def contains(self, angles: ArrayLike) -> NDArray[np.bool_]:
         """Say for each angle (rad) whether it lies on the support."""
         low, high = self.support
-        return (np.asarray(angles) - low) % (2 * np.pi) <= (high - low if high - low < 2 * np.pi else np.inf)
+        width = high - low if high - low < 2 * np.pi else np.inf
+        return (np.asarray(angles) - low + _ROUNDING) % (2 * np.pi) <= width + 2 * _ROUNDING
 
     def pdf(self, angles: ArrayLike) -> NDArray[np.float64]:
         """Return the density in rad⁻¹ at `angles` (rad, any shape)."""
@@ -163,7 +167,7 @@ def von_mises(loc: ArrayLike = 0.0, kappa: float = 1.0) -> Density | tuple[Densi
     """
     if np.ndim(loc):
         return tuple(von_mises(one, kappa) for one in np.asarray(loc))
-    if not np.isreal(kappa) or not 0 <= kappa < np.inf:
+    if not isinstance(kappa, Real) or not 0 <= kappa < np.inf:
         raise ValueError(f"kappa must be a finite number of at least 0, not {kappa!r}")
     return Density("von_mises", (float(wrap(checks.number("loc", loc))), float(kappa)))
 
@@ -182,7 +186,7 @@ def tabulated(values: ArrayLike) -> Density:
     >>> density.pdf(fb.grid(4)).round(3).tolist()
     [0.0, 0.159, 0.318, 0.159]
     """
-    values = np.asarray(values, np.float64)
+    values = np.ma.asarray(values, np.float64).filled(np.nan)
     checks.shape("values", values.shape, "angle")
     if len(values) < 3 or not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise ValueError("values must be at least 3 finite, non-negative numbers that are not all zero")
@@ -207,6 +211,8 @@ def _tabulated_support(values: tuple[float, ...]) -> tuple[float, float]:
 @lru_cache(maxsize=256)
 def _inversion_table(density: Density) -> tuple[NDArray, NDArray]:
     edges = np.linspace(*density.support, _CELLS + 1)
+    if density.kind == "von_mises" and density.parameters[1] > _NARROW:  # all of it within 12 standard deviations
+        edges = density.parameters[0] + np.linspace(-1, 1, _CELLS + 1) * 12 / density.parameters[1] ** 0.5
     inside = edges.copy()
     inside[[0, -1]] += np.array([1, -1]) * 1e-9  # the two ends belong to the support
     heights = density.pdf(inside)

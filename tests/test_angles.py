@@ -112,3 +112,26 @@ def test_the_circular_mean_turns_with_its_angles(angles, turn):
 def test_what_is_no_finite_number_is_refused_by_name(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("count", [12, 48, 100])
+def test_an_arc_holds_its_ends_wherever_it_lies(count):
+    at = fb.grid(count)
+    for start in range(count):
+        for width in (1, 2, count // 3):
+            arc = fb.uniform(at[start], at[start] + width * 2 * np.pi / count)
+            assert arc.contains(at).sum() == width + 1 == (arc.pdf(at) > 0).sum()
+
+
+@pytest.mark.parametrize("kappa", [1e6, 1e9])
+def test_a_narrow_density_is_sampled_as_narrow_as_it_is(kappa):
+    drawn = fb.von_mises(1.0, kappa).sample((np.arange(4000) + 0.5) / 4000) - 1
+    assert drawn.std() == pytest.approx(kappa**-0.5, rel=0.01) and abs(drawn.mean()) < 0.01 * kappa**-0.5
+
+
+def test_what_is_masked_or_no_number_makes_no_density():
+    with pytest.raises(ValueError, match="finite, non-negative"):
+        fb.tabulated(np.ma.array([1.0, 2, 3, 99], mask=[0, 0, 0, 1]))
+    for kappa in (None, 1j, np.ones(2)):
+        with pytest.raises(ValueError, match="kappa must be a finite number"):
+            fb.von_mises(0.0, kappa)

@@ -23,7 +23,7 @@ _DIMENSIONS = {
     "pair": ("angle", "side", "face", "unit"),
     "estimates": ("angle", "face"),
 }
-_UNITS = {"deg": "deg", "degree": "deg", "degrees": "deg", "°": "deg", "rad": "rad", "radian": "rad", "radians": "rad"}
+_UNITS = {"radian": "rad", "radians": "rad", "1": "rad"}
 
 
 class Activity(Protocol):
@@ -55,6 +55,7 @@ class Recorded(NamedTuple):
     slopes: Tensor | None = None
     period: float = 2 * np.pi
     chosen: NDArray[np.int64] | slice = slice(None)  # the angles at which the curve is wanted
+    faces: NDArray | None = None  # their labels, if they have some
 
     def chunks(self, tangents: bool = True) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
         """Yield ``(slice over angles, responses, tangents or None)``."""
@@ -160,7 +161,7 @@ def recorded(
     if wanted is not None and period == np.inf and np.abs(wanted - np.clip(wanted, *ends)).max() > spare:
         raise ValueError(f"at must lie among the places shown, {ends[0]:.4g} to {ends[1]:.4g}: no fit knows of others")
     if "angle" in main.dims:
-        whole = Recorded(angles, replicate, identity, {}, values, slopes, period)
+        whole = Recorded(angles, replicate, identity, {}, values, slopes, period, faces=main.labels.get("face"))
         whole, missing = _unmasked(whole, missing, kind)
         whole = whole if missing is not None else _merged(whole)
         places = [] if wanted is None else [np.flatnonzero(_same(whole.angles, place, period)) for place in wanted]
@@ -202,6 +203,8 @@ def circle_period(period: float | None, unit: str | None, symmetry: int | None =
     A whole fraction of a turn, which is 360 too where `unit` is "deg".
     """
     if symmetry is not None:
+        if period is None:
+            raise ValueError("symmetry is a circle's, and period=None says that the stimulus lies on a line")
         return 2 * np.pi / checks.whole_number("symmetry", symmetry)
     if period is None:
         return np.inf
@@ -214,15 +217,19 @@ def circle_period(period: float | None, unit: str | None, symmetry: int | None =
 
 def as_angles(value: Any, period: float, unit: str | None, argument: str = "angles", one: bool = False) -> NDArray:
     """Return angles in rad, or places on a line in their own unit; `one` number is no count where there is one."""
-    said = _UNITS.get(str(getattr(value, "attrs", {}).get("units")).strip().casefold())
+    text = str(getattr(value, "attrs", {}).get("units") or "").strip().casefold()
+    said = "deg" if text.startswith(("deg", "°")) or "degree" in text else _UNITS.get(text, text)
     if period < np.inf and said and said != (unit or "rad"):
-        raise ValueError(f"{argument} are labelled {value.attrs['units']}: say unit={said!r}, or convert them")
+        hint = f"say unit={said!r}, or convert them" if said in ("deg", "rad") else "convert them to rad or degrees"
+        raise ValueError(f"{argument} are labelled {value.attrs['units']}: {hint}")
     if np.ma.is_masked(value):
         raise ValueError(
             f"{argument} are masked in {np.ma.getmaskarray(value).sum()} of {value.size} places: leave these out, and "
             "their trials"
         )
     plain = checks.plain(value)
+    if plain.dtype.kind == "b" if isinstance(plain, np.ndarray) else isinstance(plain, bool):
+        raise ValueError(f"{argument} must be numbers, not a boolean choice of them")
     plain = np.atleast_1d(plain) if one or period == np.inf else plain
     return circle.as_angles(plain, period, unit if period < np.inf else None, argument)
 
@@ -431,6 +438,9 @@ def _identity(value: Any, name: str, main: _Array, dims: Mapping[str, str]) -> N
     if isinstance(value, xr.DataArray) and "face" in value.indexes and "face" in main.labels:
         order = _order("identity", value.indexes["face"].to_numpy(), name, main.labels["face"], "face")
         labels = labels.take(order, value.dims.index("face"))
+    if isinstance(value, xr.DataArray) and "replicate" in value.indexes and "replicate" in main.labels:
+        order = _order("identity", value.indexes["replicate"].to_numpy(), name, main.labels["replicate"], "replicate")
+        labels = labels.take(order, value.dims.index("replicate"))
     return np.broadcast_to(labels, (replicates, faces))
 
 
@@ -440,13 +450,13 @@ def _unmasked(whole: Recorded, missing: NDArray | None, kind: str) -> tuple[Reco
         return whole, None
     if kind == "pair":
         missing = np.logical_or.reduce(missing, axis=2)
-    faces = missing.reshape(-1, missing.shape[-1])
-    if (faces != faces[0]).any():
+    gone = missing.reshape(-1, missing.shape[-1])
+    if (gone != gone[0]).any():
         return whole, missing
-    keep = _kept(faces[0])
+    keep = _kept(gone[0])
     values, slopes = (v if v is None else v[..., keep, :] for v in (whole.values, whole.slopes))
-    identity = None if whole.identity is None else whole.identity[:, keep]
-    return whole._replace(values=values, slopes=slopes, identity=identity), None
+    identity, faces = (v if v is None else v[..., keep] for v in (whole.identity, whole.faces))
+    return whole._replace(values=values, slopes=slopes, identity=identity, faces=faces), None
 
 
 def _kept(masked: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -468,7 +478,8 @@ def _merged(whole: Recorded) -> Recorded:
         return values if values is None else values[:, rows].movedim(2, -3).flatten(-3, -2)
 
     identity = None if whole.identity is None else np.tile(whole.identity, rows.shape[1])
-    return whole._replace(angles=shown, values=merged(whole.values), slopes=merged(whole.slopes), identity=identity)
+    own = {"values": merged(whole.values), "slopes": merged(whole.slopes), "identity": identity, "faces": None}
+    return whole._replace(angles=shown, **own)
 
 
 def _flattened(whole: Recorded) -> tuple[NDArray, Tensor, Tensor | None, NDArray]:

@@ -211,7 +211,7 @@ def plan_faces(
     """
     units, each = checks.whole_number("units", units), checks.whole_number("faces_per_person", faces_per_person)
     wanted = checks.number("relative_error", relative_error, above=0) ** 2
-    spread = (kurtosis - 1) * (1 + (each - 1) * correlation**2)
+    spread = (checks.number("kurtosis", kurtosis, above=1) - 1) * (1 + (each - 1) * correlation**2)
     noise = 4 * slope_variation**2 * (1 + (each - 1) * correlation)
     least = 1 + (units + 3) * (1 + (each - 1) * correlation**2)
     half = (spread + noise + wanted * least) / (2 * wanted)  # spread / (T - least) + noise / T = wanted

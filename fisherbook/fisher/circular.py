@@ -277,8 +277,9 @@ def _center(angles: Tensor, period: float) -> Tensor:
 def central_difference(estimates: Tensor, angles: NDArray, period: float = 2 * math.pi) -> Tensor:
     """Return d estimate / d angle of ``(replicate, angle, face)`` estimates from the neighbouring angles.
 
-    Where the angles go all the way round the first and the last are neighbours; else the ends take one-sided
-    differences. Each step is unwrapped about the mean direction of all faces' steps, where they have one.
+    Where the angles go all the way round the first and the last are neighbours; else, and at gaps of over a sixth of
+    the period, the ends take one-sided differences. Each step is unwrapped about the mean direction of all faces'
+    steps, where they have one.
 
     Raises
     ------
@@ -290,26 +291,25 @@ def central_difference(estimates: Tensor, angles: NDArray, period: float = 2 * m
         raise ValueError(f"{len(angles)} angles give no derivative of estimates: 3, or tangents, are needed")
     if period == math.inf:
         order = np.argsort(angles)
-        steps, closed = np.diff(np.asarray(angles)[order]), False
+        steps = np.diff(np.asarray(angles)[order], append=math.inf)
     else:
         order, steps = gaps(angles, period)
-        closed = steps[-1] < min(1.5 * np.median(steps), period / 2) - 1e-9
-        steps = steps if closed else steps[:-1]
-    if steps.max() > period / 2 - 1e-9:
+    usual, widest = 1.5 * np.median(steps), steps.max()
+    wide = steps > max(usual, period / 6)  # across these, and the widest, are no neighbours
+    wide |= (steps > widest - 1e-9) & (widest > min(usual, period / 2) - 1e-9)
+    ahead, behind = (~each | wide & np.roll(wide, 1) for each in (wide, np.roll(wide, 1)))  # who is alone has both
+    if (most := steps[ahead | np.roll(behind, -1)].max()) > period / 2 - 1e-9:
         raise ValueError(
-            f"neighbouring angles are {steps.max():.3g} rad apart, half a period or more: estimates have no derivative "
+            f"neighbouring angles are {most:.3g} rad apart, half a period or more: estimates have no derivative "
             "there; show angles in between, or give tangents"
         )
     around = torch.as_tensor(order, device=estimates.device)
-    size = torch.as_tensor(steps, device=estimates.device, dtype=estimates.dtype).unsqueeze(-1)
-    ahead = torch.roll(around, -1)[: len(steps)]
-    rise = _step(estimates[:, ahead] - estimates[:, around[: len(steps)]], period)
-    if closed:
-        both, span = rise + rise.roll(1, 1), size + size.roll(1, 0)
-    else:
-        first, last = rise[:, :1], rise[:, -1:]
-        both = torch.cat([first, rise[:, 1:] + rise[:, :-1], last], 1)
-        span = torch.cat([size[:1], size[1:] + size[:-1], size[-1:]])
+    size, ahead, behind = (
+        torch.as_tensor(each, device=estimates.device, dtype=estimates.dtype).unsqueeze(-1)
+        for each in (np.where(np.isfinite(steps), steps, 0), ahead, behind)
+    )
+    rise = _step(estimates[:, torch.roll(around, -1)] - estimates[:, around], period)
+    both, span = ahead * rise + behind * rise.roll(1, 1), ahead * size + behind * size.roll(1, 0)
     return (both / span)[:, torch.argsort(around)]
 
 

@@ -282,7 +282,7 @@ def estimate(
         line = period is None and symmetry is None
         unit = unit if line else checks.one_of("unit", unit or "rad", ("rad", "deg"))
         if "delta" in given:
-            delta = checks.number("delta", delta, above=0) * (np.pi / 180 if unit == "deg" else 1)
+            delta = checks.number("delta", delta, above=0) * (np.pi / 180 if unit == "deg" and not line else 1)
             given["delta"] = _step(delta, circle_period(period, unit, symmetry))
         source, led = recorded(kind, given, at, circle_period(period, unit, symmetry), None if line else unit, dims)
     if influence and "pooled" in entries:
@@ -402,7 +402,8 @@ def _labelled(
     if influence:
         rows = None if identity is None else np.atleast_2d(identity)
         known = rows is not None and (rows == rows[0]).all()
-        dataset = dataset.assign_coords(person=pd.unique(rows[0]) if known else np.arange(dataset.sizes["person"]))
+        names = pd.unique(rows[0]) if known else getattr(source, "faces", None) if rows is None else None
+        dataset = dataset.assign_coords(person=np.arange(dataset.sizes["person"]) if names is None else names)
     for key in dataset.variables.keys() & {"misfit"}:
         dataset[key].attrs = _MISFIT
     chosen = getattr(source, "chosen", slice(None))

@@ -264,14 +264,16 @@ def _blind(white: _Whitened, found: Estimate, who: People) -> Estimate:
     b = (u * toward).sum(-1) - noise
     own = dot(rows, u) ** 2 - 2 * dot(rows**2, u * toward) + (u * (2 * toward - dot(r, u))).sum(-1).unsqueeze(-1)
     on_b = 2 * dot(z, toward) + who.scale * who.sums(own.unsqueeze(-1) / n, owner).squeeze(-1)
-    a, ratio = found.information, (found.information / b).unsqueeze(-1)
+    a, bounds = found.information, torch.linalg.eigvalsh(r)
+    known = torch.where((a > 0) & (b > 0), a / b, (u**2).sum(-1) / (u * dot(r, u)).sum(-1))
+    ratio = known.clamp(1 / bounds[..., -1], 1 / bounds[..., 0].clamp(min=1e-9)).unsqueeze(-1)
     effect = ratio * (2 * found.influence - ratio * on_b)
+    ratio = ratio.squeeze(-1)
     apart = (found.influence / a.unsqueeze(-1) - on_b / b.unsqueeze(-1)).square().sum(-1)
     twice = found.standard_error**2 - (found.influence**2).sum(-1)  # the second order, in the influences on A
-    second = 2 * found.standard_error**4 / b**2
-    first = (effect**2).sum(-1) + 4 * ratio.squeeze(-1) ** 2 * twice
-    error = first.maximum(second).sqrt()
-    information, plugin = a * a.abs() / b / (1 + apart), found.plugin**2 / b
+    least = (ratio * found.standard_error) ** 2  # where there is next to no information
+    error = ((effect**2).sum(-1) + 4 * ratio**2 * twice).maximum(least).sqrt()
+    information, plugin = a * ratio / (1 + apart), found.plugin * (u**2).sum(-1) / (u * dot(r, u)).sum(-1)
     return found._replace(information=information, standard_error=error, plugin=plugin, influence=effect)
 
 

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
@@ -134,6 +135,8 @@ def halves(identity: ArrayLike, seed: int = 0) -> tuple[NDArray[np.int64], NDArr
     (4, 4)
     """
     identity = np.asarray(identity)
+    if pd.isna(identity).any():
+        raise ValueError(f"identity must have a label for every face, but {pd.isna(identity).sum()} are missing")
     people = np.random.default_rng(seed).permutation(np.unique(identity))
     half = len(people) // 2
     return tuple(np.flatnonzero(np.isin(identity, people[k * half : (k + 1) * half])) for k in (0, 1))

@@ -25,8 +25,10 @@ def harmonics(values: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
         k = 1, 2, …, the new coordinate.
     """
     about = {"units": "1", "long_name": "frequency k, periods per turn"}
+    if 2 * max(orders) >= values.sizes["angle"]:
+        raise ValueError(f"{values.sizes['angle']} angles show no frequency of {max(orders)}: below half of them")
     k = xr.DataArray(np.asarray(orders), {"frequency": ("frequency", np.asarray(orders), about)})
-    return 2 * (values * np.exp(-1j * k * values.angle)).mean("angle")
+    return 2 * (values * np.exp(-1j * k * values.angle)).mean("angle", skipna=False)
 
 
 def response(curves: xr.DataArray, densities: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
@@ -111,7 +113,7 @@ def amplification(
     """
     multiplier = 1 - np.asarray(reversion) - rate * np.asarray(gain)
     if np.isinf(steps):
-        inside = np.abs(multiplier) < 1
+        inside = ~(np.abs(multiplier) >= 1)  # nor is what is not known
         m = np.where(inside, multiplier, 0)
         sums, squares = 1 / (1 - m), 1 / (1 - _square(m))
         return tuple(rate**2 * np.where(inside, factor, np.inf) for factor in (_square(sums), squares))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
 
 from .. import angles as circle
 
@@ -51,30 +50,6 @@ def robbins_monro(
     """ℓ ← ℓ - a_n P_K φ with a_n = `rate` (n + 1)^-`power`, where n counts from 0."""
     n = state.get("n", 0)
     return log_density - rate * (n + 1) ** -power * band(curve, scales), {"n": n + 1}
-
-
-def fourier(
-    log_density: Array, curve: Array, error: Array, state: State, rate: float = 1.0, scales: int = 2
-) -> tuple[Array, State]:
-    """A density of few parameters: log p is a Fourier series of `scales` frequencies."""
-    return band(log_density - rate * curve, scales), state
-
-
-def von_mises_mixture(
-    log_density: Array, curve: Array, error: Array, state: State, rate: float = 1.0, components: int = 6,
-    scales: int = 16,
-) -> tuple[Array, State]:  # fmt: skip
-    """A density of few parameters: von Mises densities at equal distances and the uniform one, mixed."""
-    wanted = np.exp(normalised(log_density - rate * band(curve, scales))[0])
-    at = circle.grid(wanted.shape[1])
-    concentration = (components / np.pi) ** 2
-    basis = [
-        circle.Density("von_mises", (float(circle.wrap(centre)), concentration)).pdf(at)
-        for centre in circle.grid(components)
-    ]
-    basis = np.stack([*basis, np.exp(np.full(len(at), _UNIFORM))], 1)
-    mixed = np.stack([basis @ nnls(basis, p)[0] for p in wanted])
-    return np.log(np.maximum(mixed, np.exp(_UNIFORM - LIMIT))), state
 
 
 def mean_reverting(
@@ -118,11 +93,8 @@ def newton(
 
 #: The schemes of `adapt`, by name.
 SCHEMES: dict[str, Callable[..., tuple[Array, State]]] = {
-    scheme.__name__: scheme
-    for scheme in (
-        plain, smoothed, damped, robbins_monro, fourier, von_mises_mixture, mean_reverting, anderson, newton,
-    )
-}  # fmt: skip
+    scheme.__name__: scheme for scheme in (plain, smoothed, damped, robbins_monro, mean_reverting, anderson, newton)
+}
 
 
 def band(curve: ArrayLike, scales: int | None, weight: Callable[[Array], Array] | None = None) -> Array:

@@ -1,13 +1,15 @@
 """A torch module of the reader's own as a backbone."""
 
-import contextlib
 import copy
 import inspect
 import runpy
-from collections.abc import Sequence
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,12 @@ from torch import Tensor
 from .. import derivative
 from ..store import Store, digest
 from .banks import Respond
+from .modules import differences_of, kernels_with_a_derivative
 from .networks import Parameters
 
 _OWN = "module."  # of the names of a module's own weights, beside those of its features' statistics
+_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))  # where packages lie
+_OF_CLASSES = {"__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__firstlineno__"}
 _STEP = 1e-2  # rad; of central differences, half of it for the nearer one
 
 
@@ -31,8 +36,8 @@ class TorchBackbone:
     It is copied as it is, and runs in evaluation mode, also while it is trained: dropout is off, batch norms keep
     their statistics. Parameters that need no gradient are not trained. A normalisation of images belongs into it;
     grey images are repeated for a module whose first convolution takes three channels. Tangents are forward-mode
-    derivatives or, where the module lacks them, central differences of the images along their tangents, with steps of
-    0.01 and 0.005 rad, extrapolated.
+    derivatives or, where the module lacks them or they are wrong, central differences of the images along their
+    tangents, with steps of 0.01 and 0.005 rad, extrapolated.
 
     Attributes
     ----------
@@ -55,10 +60,7 @@ class TorchBackbone:
         module = copy.deepcopy(module).float().eval()
         if odd := [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]:
             raise ValueError(f"backbone must have finite weights, but {odd[0]} holds NaN or an infinity")
-        kinds = sorted({_source(type(part)) for part in module.modules()})
-        given = {name: _plain(part) for name, part in module.named_modules()}
-        contents = digest([str(module), kinds, repr(sorted(given.items())), list(dict(module.state_dict()).items())])
-        return cls(type(module).__name__, contents, module)
+        return cls(type(module).__name__, digest(_known(module, {})), module)
 
     @property
     def keyed(self) -> "TorchBackbone":  # noqa: D102
@@ -114,10 +116,12 @@ class TorchBackbone:
         with torch.no_grad():
             if tangents is None:
                 return at(images), None
-            with contextlib.suppress(RuntimeError):  # of which NotImplementedError is a kind
-                return derivative.along(at, images, tangents)
-            far, near = ((at(images + h * tangents) - at(images - h * tangents)) / (2 * h) for h in (_STEP, _STEP / 2))
-            return at(images), (4 * near - far) / 3  # Richardson: the error of second order is gone
+            few, along = images[:4], tangents[:4]
+            checked = differences_of(at, lambda h: few + h * along, _STEP)
+            if kernels := kernels_with_a_derivative(at, few, along, *checked):
+                with kernels():
+                    return derivative.along(at, images, tangents)
+            return at(images), differences_of(at, lambda h: images + h * tangents, _STEP)[0].to(images.dtype)
 
 
 def read(file: str | Path) -> torch.nn.Module:
@@ -153,16 +157,47 @@ def first(module: torch.nn.Module) -> str:
     return next((f"backbone.{name}" for name in named), "features")
 
 
-def _source(kind: type) -> str:
-    """Return the source of a module's class; torch's own is told by its version."""
-    if kind.__module__.partition(".")[0] == "torch":
-        return kind.__qualname__
-    with contextlib.suppress(OSError, TypeError):
-        return inspect.getsource(kind)
-    codes = {name: getattr(method, "__code__", None) for name, method in vars(kind).items()}
-    return repr({name: (code.co_code, code.co_names) for name, code in codes.items() if code})
+def _known(value: Any, seen: dict[int, tuple[int, Any]]) -> Any:
+    """Return what decides what a value does: contents, code and all that this names; of libraries the name alone."""
+    if isinstance(value, np.ndarray | Tensor):
+        return value
+    if value is None or isinstance(
+        value, int | float | complex | str | bytes | np.generic | torch.dtype | torch.device
+    ):
+        return repr(value)
+    if id(value) in seen:
+        return {"again": seen[id(value)][0]}
+    seen[id(value)] = len(seen), value
+    code, parts = getattr(value, "__code__", None), []
+    if isinstance(value, CodeType):
+        parts = [value.co_code.hex(), value.co_names, value.co_consts]
+    elif isinstance(value, set | frozenset):
+        parts = [sorted(map(repr, value))]
+    elif isinstance(value, Mapping):
+        parts = [each for item in value.items() for each in item]
+    elif isinstance(value, list | tuple):
+        parts = list(value)
+    elif isinstance(value, MethodType):
+        parts = [value.__func__, value.__self__]
+    elif isinstance(value, ModuleType | BuiltinFunctionType) or _of_library(value):
+        return f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', value.__name__)}"
+    elif code:
+        names = inspect.getclosurevars(value)
+        parts = [code, value.__defaults__, value.__kwdefaults__, names.nonlocals, names.globals]
+    elif isinstance(value, type):
+        parts = [value.__bases__, {n: v for n, v in vars(value).items() if n not in _OF_CLASSES}]
+    elif isinstance(value, staticmethod | classmethod | property):
+        parts = [getattr(value, "__func__", None), getattr(value, "fget", None)]
+    elif hasattr(value, "__dict__"):
+        parts = [type(value), {n: v for n, v in vars(value).items() if n != "training"}]
+    else:
+        raise ValueError(f"backbone holds a {type(value).__name__}, of which cannot be told what it does")
+    return [type(value).__name__, *(_known(part, seen) for part in parts)]
 
 
-def _plain(part: torch.nn.Module) -> dict[str, Any]:
-    """Return the numbers and texts that a module holds beside its weights."""
-    return {n: v for n, v in sorted(vars(part).items()) if isinstance(v, int | float | str | tuple) and n != "training"}
+def _of_library(value: Any) -> bool:
+    """Whether a function or class is one of an installed package, or of Python itself."""
+    if not isinstance(value, type | FunctionType):
+        return False
+    module = sys.modules.get(value.__module__)
+    return value.__module__ == "builtins" or str(getattr(module, "__file__", "")).startswith(_LIBRARIES)

@@ -47,6 +47,9 @@ class Run(NamedTuple):
     attrs: dict[str, str]
 
 
+_APART = 0.03  # of its size, root mean square over units: how far a derivative may be from differences
+
+
 class _CannotRecord(ValueError):
     """A sentence about the layer asked for, in distinction from what goes wrong inside the module."""
 
@@ -107,13 +110,13 @@ def evaluator(
                 "the module's response to an image must not depend on which others it is shown with, but it does: "
                 "look for a norm without running statistics, or a layer that takes samples for time steps"
             )
-        differences, error = _differences(forward, lambda turn: images(one, two + turn), step)
+        differences, error = differences_of(forward, lambda turn: images(one, two + turn), step)
         attrs = {"channels": "grey, repeated to 3"} if repeats > 1 else {}
-        kernels = _kernels_with_a_derivative(forward, images(one, two), images(one, two, True), differences, error)
+        kernels = kernels_with_a_derivative(forward, images(one, two), images(one, two, True), differences, error)
         if kernels is None:
             attrs["derivative"] = (
                 f"central differences of the images turned by {step:.2g} and {step / 2:.2g} rad either way, "
-                f"extrapolated; error about {float(error / differences.norm()):.1g} of their size"
+                f"extrapolated; error about {float(error.norm() / differences.norm()):.1g} of their size"
             )
 
     def evaluate(at: NDArray, tangents: bool, block: slice) -> tuple[Tensor, Tensor | None]:
@@ -124,7 +127,7 @@ def evaluator(
             elif kernels:
                 found = derivative.along(forward, images(shown, at), images(shown, at, True))
             else:
-                slopes = _differences(forward, lambda turn: images(shown, at + turn), step)[0]
+                slopes = differences_of(forward, lambda turn: images(shown, at + turn), step)[0]
                 found = forward(images(shown, at)), slopes
         return tuple(v if v is None else v.double().unflatten(0, (1, len(at), len(shown))) for v in found)
 
@@ -249,28 +252,30 @@ def _plain_kernels() -> Iterator[None]:
             backend.enabled = enabled
 
 
-def _kernels_with_a_derivative(
+def kernels_with_a_derivative(
     forward: Callable[[Tensor], Tensor], images: Tensor, along: Tensor, differences: Tensor, error: Tensor
 ) -> Callable[[], Any] | None:
     """Return the context in which the module has its forward-mode derivative, or None if it has none, or a wrong one.
 
-    A derivative counts as wrong only where it is far from the differences, more than these err by; or where units have
-    none at all, as some that were detached, but differences.
+    A derivative counts as wrong only where it is far from the differences, more than these err by, each unit in parts
+    of its own; or where units have none at all, as some that were detached, but differences.
     """
+    size = differences.norm(dim=0).clamp(min=1e-6 * differences.abs().max())  # of each unit
     for kernels in (contextlib.nullcontext, _plain_kernels):
         with contextlib.suppress(Exception), kernels():  # whatever torch has to say: the values could be had
             own = derivative.along(forward, images, along)[1].double()
-            apart, lost = (own - differences).norm(), ((own == 0) & (differences.abs() > 30 * error)).all(0).any()
-            return None if lost or (apart > 0.1 * differences.norm() and apart > 10 * error) else kernels
+            apart, least = (((own - differences) / size).norm(), (error / size).norm())
+            lost = ((own == 0) & (differences.abs() > 30 * error.norm())).all(0).any()
+            return None if lost or apart > max(_APART * len(size) ** 0.5, 10 * least) else kernels
     return None
 
 
-def _differences(
+def differences_of(
     forward: Callable[[Tensor], Tensor], turned: Callable[[float], Tensor], step: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the derivative along the turn by central differences, (sample, unit), and the size of its error."""
+    """Return the derivative along the turn by central differences, (sample, unit), and its error."""
     far, near = ((forward(turned(h)).double() - forward(turned(-h)).double()) / (2 * h) for h in (step, step / 2))
-    return (4 * near - far) / 3, ((near - far) / 3).norm()
+    return (4 * near - far) / 3, (near - far) / 3
 
 
 def _close(values: Tensor, others: Tensor, coarse: float) -> bool:

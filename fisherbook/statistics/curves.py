@@ -39,7 +39,10 @@ def density_of(samples: ArrayLike, angles: ArrayLike, concentration: float = 100
 
 def counted(samples: ArrayLike) -> NDArray[np.int64]:
     """Count angles (rad) in the bins of `smooth`."""
-    return np.histogram(circle.wrap(np.asarray(samples)), _EDGES)[0]
+    samples = np.asarray(samples)
+    if not np.isfinite(samples).all():
+        raise ValueError(f"samples must be finite, but {(~np.isfinite(samples)).sum()} of {samples.size} are not")
+    return np.histogram(circle.wrap(samples), _EDGES)[0]
 
 
 def smooth(counts: NDArray[np.int64], angles: ArrayLike, concentration: float = 100.0) -> NDArray[np.float64]:
@@ -133,6 +136,8 @@ def shared_harmonics(
         proportion to its root-mean-square power among shifted curves.
     """
     coefficients = harmonics(values, angles, orders)
+    if not np.isfinite(coefficients).all():
+        raise ValueError("values must be finite: a curve with a gap has no harmonics")
     shifts = np.random.default_rng(seed).uniform(-np.pi, np.pi, (draws, len(coefficients), 1))
     null = shared_power(coefficients * np.exp(1j * np.asarray(orders) * shifts))
     power, scale = shared_power(coefficients), np.sqrt((null**2).mean(0))
@@ -165,12 +170,14 @@ def centred(values: xr.DataArray, along: str = "angle") -> xr.DataArray:
 
 def spread(values: xr.DataArray, over: str = "replicate") -> xr.DataArray:
     """Return by how much centred curves differ: standard deviation over replicates, root mean square over angles."""
-    return centred(values).var(over, ddof=1).mean("angle") ** 0.5
+    return centred(values).var(over, ddof=1, skipna=False).mean("angle", skipna=False) ** 0.5
 
 
 def grid_increments(values: xr.DataArray, steps: Sequence[int]) -> xr.DataArray:
     """Return the increments φ(θ + Δ) - φ(θ), (lag, ..., angle), of curves on a whole grid, over so many steps."""
     width = 2 * np.pi / values.sizes["angle"]
+    if "angle" in values.coords and not np.allclose(np.diff(values.angle), width, rtol=0, atol=1e-6):
+        raise ValueError("angles must be a whole grid in rising order")
     lag = xr.Variable("lag", width * np.asarray(steps), {"units": "rad", "long_name": "lag Δ"})
     return xr.concat([values.roll(angle=-int(step)) - values for step in steps], lag, coords="minimal", join="exact")
 
@@ -189,6 +196,8 @@ def folded(values: xr.DataArray, edge: float = 0.0, name: str = "distance") -> x
     """
     count = values.sizes["angle"]
     checks.whole_number("half the number of angles", count / 2)
+    if not np.allclose(values.angle, circle.grid(count), rtol=0, atol=1e-6):
+        raise ValueError("angles must be those of grid, in rising order")
     side = (count // 2 + np.arange(count // 2 + 1)) % count
     distance = xr.Variable(name, np.abs(values.angle.values[side]) - edge, {"units": "rad"})
     both = [values.isel(angle=at).rename(angle=name).assign_coords({name: distance}) for at in (side, -side % count)]

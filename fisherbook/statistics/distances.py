@@ -51,7 +51,11 @@ def energy(
     are apart minus what two halves of one set are, averaged over all ways to halve: 0 in the mean where sets are
     alike, whatever the number of people and of samples of each.
     """
+    checks.same_length(first=len(first), people=len(people))
+    checks.same_length(second=len(second), others=len(others))
     points = np.concatenate([np.asarray(x, np.float64).reshape(len(x), -1) for x in (first, second)])
+    if not np.isfinite(points).all():
+        raise ValueError(f"samples must be finite, but {(~np.isfinite(points)).any(1).sum()} of {len(points)} are not")
     (names, rows), (other_names, other_rows) = (np.unique(x, return_inverse=True) for x in (people, others))
     count, common = len(names), len(np.intersect1d(names, other_names))
     draws = checks.whole_number("draws", draws, 0)
@@ -71,7 +75,7 @@ def energy(
     else:
         drawn = rng.permuted(np.tile(labels, (draws, 1)), axis=1)
     distance, cross = _compare(apart, different, np.vstack([labels, drawn]).astype(np.float64))
-    share = distance / (2 * cross)
+    share = np.divide(distance, 2 * cross, out=np.zeros_like(cross), where=cross > 0)  # constants differ by nothing
     p_value = (1 + (share[1:] >= share[0]).sum()) / (1 + draws) if draws else np.nan
     return Energy(float(distance[0]), float(share[0]), share[1:], float(p_value))
 

@@ -130,7 +130,9 @@ def agreement(values: np.ndarray) -> Estimate:
 
 def _finite(values: Any, *dimensions: str) -> np.ndarray:
     """Return values as a float64 array of the named dimensions, all of them finite."""
-    values = np.asarray(values, dtype=np.float64)
+    if isinstance(values, xr.DataArray) and {*values.dims} == {*dimensions}:
+        values = values.transpose(*dimensions)
+    values = np.ma.asarray(values, dtype=np.float64).filled(np.nan)
     checks.shape("values", values.shape, *dimensions)
     bad = values.size - np.isfinite(values).sum()
     if bad or not values.size:
@@ -174,7 +176,8 @@ def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | Arra
         P s - (P-1) s(without p). Their mean over p is the statistic with its bias corrected, and their spread that of P
         independent values: intervals are Student's with P - 1 degrees of freedom (Efron and Stein 1981).
     """
-    arrays = [array if isinstance(array, xr.DataArray) else np.asarray(array) for array in arrays]
+    plain = (array if isinstance(array, xr.DataArray) else np.ma.asarray(array) for array in arrays)
+    arrays = _aligned([array.filled(np.nan) if np.ma.is_masked(array) else array for array in plain], [over])
     lengths = [len(a) if isinstance(a, np.ndarray) else a.sizes.get(over) for a in arrays]
     checks.same_length(**{f"array {n}": length for n, length in enumerate(lengths, 1) if length is not None})
     count = next(length for length in lengths if length is not None)
@@ -191,6 +194,21 @@ def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | Arra
         without_one = xr.concat(left, labels, coords="minimal", compat="equals", join="exact")
         return (count * whole - (count - 1) * without_one).transpose(over, ...)
     return count * np.asarray(whole) - (count - 1) * np.asarray(left)
+
+
+def _aligned(arrays: Sequence[Any], dimensions: Sequence[str]) -> list[Any]:
+    """Return arrays in the order of the first that has labels along a dimension."""
+    for name in dimensions:
+        own = [array.indexes.get(name) if isinstance(array, xr.DataArray) else None for array in arrays]
+        first = next((index for index in own if index is not None), None)
+        if odd := [index for index in own if index is not None and len(index.symmetric_difference(first))]:
+            apart = odd[0].symmetric_difference(first)[0]
+            raise ValueError(f"arrays must have the same labels along {name}, but {apart!r} is in one only")
+        arrays = [
+            array if index is None or index.equals(first) else array.sel({name: first})
+            for array, index in zip(arrays, own, strict=True)
+        ]
+    return list(arrays)
 
 
 def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
@@ -210,6 +228,7 @@ def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequen
     DataArray (..., end)
         Leading with the dimensions of `over`; ``end`` is ``low``, ``value`` and ``high``.
     """
+    arrays = _aligned(arrays, over)
     labels = {d: next(a[d] for a in arrays if d in a.dims) for d in over}
     found = np.empty((*(len(values) for values in labels.values()), 3))
     for place in np.ndindex(found.shape[:-1]):

@@ -150,6 +150,11 @@ def fit(log_ratio: xr.DataArray, density: xr.DataArray, least: float = 0.1) -> x
         ``scatter``, the root mean square of what the line leaves, with n - 2 in the denominator; dimensions (...).
         Missing where fewer than three angles are left.
     """
+    own, other = (values.indexes.get("angle") for values in (log_ratio, density))
+    if own is not None and other is not None and len(own.symmetric_difference(other)):
+        if len(own) != len(other) or not np.allclose(own, other, rtol=0, atol=1e-9):
+            raise ValueError("log_ratio and density must have the same angles")
+        log_ratio = log_ratio.assign_coords(angle=other)  # which differ by rounding alone
     x = np.log(density.where((density > least * density.max("angle")) & log_ratio.notnull()))
     y = log_ratio.where(x.notnull())
     x, offset = x - x.mean("angle"), y.mean("angle")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fisherbook.angles import grid
 from fisherbook.checks import FewFaces
+from fisherbook.fisher import intervals
 from fisherbook.fisher.circular import central_difference
 from fisherbook.fisher.estimate import ESTIMATORS, estimate
 
@@ -610,3 +611,74 @@ def test_nothing_is_said_of_places_beyond_those_shown_on_a_line(at):
         estimate(responses, angles=angles, period=None, estimator="smoothed", at=at)
     ends = [angles.min(), angles.max()]
     assert estimate(responses, angles=angles, period=None, estimator="smoothed", at=ends).sizes["angle"] == 2
+
+
+def test_influences_are_known_by_the_labels_of_faces():
+    responses, slopes = (
+        xr.DataArray(v, {"face": [f"f{j}" for j in range(FACES)]}, ("angle", "face", "unit")) for v in faces()
+    )
+    one, two = (
+        estimate(shown, tangents=slopes, angles=ANGLES, influence=True) for shown in (responses, responses[:, ::-1])
+    )
+    assert one.person.values.tolist() == responses.face.values.tolist() == two.person.values.tolist()[::-1]
+    assert np.abs(intervals.difference(one, two).standard_error).max() < 1e-9
+    both = (v.assign_coords(face=[f"g{j}" for j in range(FACES)]) for v in (responses, slopes))
+    other = estimate(next(both), tangents=next(both), angles=ANGLES, influence=True)
+    with pytest.raises(ValueError, match="first and second have different labels along person"):
+        intervals.difference(one, other)
+
+
+def test_people_of_replicates_align_by_label():
+    values, slopes = (
+        xr.DataArray(np.stack([v, v[:, ::-1]]), {"replicate": [10, 20]}, ("replicate", "angle", "face", "unit"))
+        for v in faces()
+    )
+    people = xr.DataArray([np.arange(FACES), np.arange(FACES) // 2], {"replicate": [10, 20]}, ("replicate", "face"))
+    found, again = (
+        estimate(values, tangents=slopes, angles=ANGLES, identity=who)
+        for who in (people, people.isel(replicate=[1, 0]))
+    )
+    xr.testing.assert_identical(found, again)
+    with pytest.raises(ValueError, match="identity and responses have different labels along replicate"):
+        estimate(values, tangents=slopes, angles=ANGLES, identity=people.assign_coords(replicate=[10, 30]))
+
+
+@pytest.mark.parametrize("unit", ["deg", "cm"])
+def test_a_line_has_one_unit_whatever_it_is_called(unit):
+    pair = np.random.default_rng(0).normal(size=(3, 2, 100, 3)) + np.array([0, 1.0])[:, None, None]
+    how = {"angles": [10.0, 20, 30], "delta": 10.0, "period": None, "estimator": "direct"}
+    found = estimate(pair, unit=unit, **how)
+    assert found.fisher_information.values == pytest.approx(estimate(pair, **how).fisher_information.values)
+    assert found.attrs["delta"] == 10 and found.fisher_information.units == f"{unit}-2"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"angles": np.array([True, False, True])}, "must be numbers, not a boolean choice"),
+        ({"period": None, "symmetry": 1}, "symmetry is a circle's"),
+        *(
+            ({"angles": xr.DataArray([0.1, 0.2, 0.3], dims="angle", attrs={"units": units})}, said)
+            for units, said in (
+                ("degrees_true", "say unit='deg'"),
+                ("arc_degree", "say unit='deg'"),
+                ("turns", "convert"),
+            )
+        ),
+    ],
+)
+def test_angles_of_another_kind_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        estimate(np.random.default_rng(0).normal(size=(3, 40, 2)), **{"angles": 3, "estimator": "smoothed"} | given)
+
+
+@pytest.mark.parametrize("turned", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_arcs_with_equal_gaps_between_them_are_told_apart_however_the_circle_is_turned(turned, sign):
+    angles = np.deg2rad([-20.0, -10, 0, 10, 20, 160, 170, 180, 190, 200])
+    reports = angles[:, None] + 0.5 * np.sin(angles)[:, None] + 0.15 * np.random.default_rng(0).normal(size=(10, 400))
+    found = estimate(estimates=sign * reports + turned, angles=sign * angles + turned, estimator="decoded")
+    plain = estimate(estimates=reports, angles=angles, estimator="decoded")
+    assert found.fisher_information.values == pytest.approx(plain.fisher_information.values, rel=1e-6)
+    truth = (1 + 0.5 * np.cos(angles)) ** 2 / 0.15**2
+    assert plain.fisher_information.values == pytest.approx(truth, rel=0.35)

@@ -188,6 +188,16 @@ def test_information_without_noise_correlations_is_unbiased(kernel, correlations
     assert claimed == pytest.approx(float(found.information.std()), rel=0.3)
 
 
+def test_a_decoder_blind_to_correlations_finds_none_where_there_is_none_and_all_in_one_unit():
+    generator = torch.Generator().manual_seed(32)
+    rows, slopes = normal(generator, 1000, 60, 4), normal(generator, 1000, 60, 4)
+    blind = kernels.tangent(rows, slopes, correlations="ignored")
+    assert_unbiased(blind.information, 0.0, slack=0.005)
+    assert blind.information.min() < 0 and blind.standard_error.max() < 1 and coverage(blind, 0.0) > 0.95
+    one, plain = (kernels.tangent(rows[..., :1], slopes[..., :1], correlations=c) for c in ("ignored", "used"))
+    assert (one.information - plain.information).abs().max() < 0.002
+
+
 def test_without_correlations_more_units_than_faces_will_do():
     x, d, _ = linear_code(31, 50, 30, 1, 60)
     assert_unbiased(kernels.tangent(x, d, correlations="shuffled").information, MEAN_SLOPE**2, slack=0.02)

@@ -127,3 +127,12 @@ def test_pseudovalues_of_a_mean_are_the_values_and_their_spread_is_the_variance_
 def test_arrays_of_different_networks_are_refused():
     with pytest.raises(ValueError, match="array 1 has 3, array 2 has 4"):
         findings.jackknife_values(lambda a, b: 0, np.ones(3), np.ones(4))
+
+
+def test_a_frequency_that_the_grid_cannot_show_is_refused_and_a_gap_is_no_number():
+    curve = xr.DataArray(np.cos(fb.grid(16)), {"angle": fb.grid(16)}, ("angle",))
+    assert gain.harmonics(curve, [1]).item() == pytest.approx(1)
+    assert np.isnan(gain.harmonics(curve.where(curve > -0.9), [1])).all()
+    with pytest.raises(ValueError, match="16 angles show no frequency of 8: below half of them"):
+        gain.harmonics(curve, [1, 8])
+    assert np.isnan(gain.amplification(np.nan, np.inf)).all()

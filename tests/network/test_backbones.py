@@ -1,5 +1,8 @@
 """Modules of the reader's own as backbones: a small network and one of torchvision's, frozen and trained."""
 
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -255,3 +258,77 @@ def test_a_file_that_makes_no_backbone_meets_one_sentence(tmp_path, text, senten
 def test_a_file_that_is_not_there_meets_one_sentence():
     with pytest.raises(FileNotFoundError, match=r"there is no file 'own\.py' whose function backbone\(\) returns"):
         read("own.py")
+
+
+class Acting(nn.Module):
+    """A module whose numbers follow from what is no weight of it."""
+
+    def __init__(self, act=torch.tanh, **given):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.act = nn.Linear(144, 4), act
+        vars(self).update(given)
+
+    def forward(self, images):
+        return self.act(self.linear(images.flatten(1))) * FACTOR
+
+
+FACTOR = 5.0
+
+
+class Slotted:
+    """An object that shows nothing of itself."""
+
+    __slots__ = ()
+
+
+def scaled(factor):
+    return lambda x: factor * x
+
+
+def test_a_backbone_is_known_by_all_that_decides_what_it_does(monkeypatch):
+    given = [torch.ones(2), torch.zeros(2), np.ones(3), {"a": 1}, {"a": 2}, [torch.sin], {1, 2}]
+    modules = [Acting(act) for act in (torch.tanh, torch.sin, scaled(2), scaled(3), lambda x: x + 1, lambda x: x + 2)]
+    modules += [Acting(given=one) for one in given] + [type("Acting", (Acting,), {"forward": lambda self, x: x})()]
+    known = [TorchBackbone.of(module).contents for module in modules]
+    assert len(set(known)) == len(known)
+    assert known[3] == TorchBackbone.of(Acting(scaled(3))).contents
+    monkeypatch.setattr(f"{__name__}.FACTOR", 6.0)
+    assert TorchBackbone.of(Acting()).contents != known[0]
+    with pytest.raises(ValueError, match="backbone holds a Slotted, of which cannot be told what it does"):
+        TorchBackbone.of(Acting(given=Slotted()))
+
+
+def test_a_backbone_is_known_by_the_same_digest_in_another_process():
+    text = (
+        "from torch import nn; import torch; torch.manual_seed(0)\n"
+        "from fisherbook.network.backbones import TorchBackbone\n"
+        "module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()); module.act = torch.tanh\n"
+        "module.names = {'b', 'a', 'c'}\n"
+        "print(TorchBackbone.of(module).contents)"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", text], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True
+        ).stdout
+        for seed in "12"
+    ]
+    assert found[0] == found[1] and len(found[0]) > 60
+
+
+class Detached(Acting):
+    """Its forward-mode derivative leaves out what is detached."""
+
+    def forward(self, images):
+        h = torch.tanh(self.linear(images.flatten(1)))
+        return h / h.norm(dim=1, keepdim=True).detach()
+
+
+def test_a_wrong_derivative_of_a_backbone_is_replaced_by_differences():
+    own = TorchBackbone.of(Detached())
+    images, tangents = torch.rand(3, 1, 12, 12), torch.randn(3, 1, 12, 12)
+    _, slopes = own.ready(own.state((), None))(images, tangents, "features")
+    exact = own.module.double()
+    with torch.no_grad():
+        far, near = (exact(images.double() + h * tangents.double()) for h in (-1e-5, 1e-5))
+    torch.testing.assert_close(slopes.double(), (near - far) / 2e-5, rtol=2e-2, atol=2e-2)

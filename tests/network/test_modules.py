@@ -431,3 +431,27 @@ def test_a_module_without_numbers_and_calls_that_are_no_numbers_meet_a_sentence(
         fb.record(module, stimulus, layer="1", call="0")
     with pytest.raises(ValueError, match="memory must be like '1 GiB' or a number of bytes, not 'inf GiB'"):
         fb.record(module, stimulus, memory="inf GiB")
+
+
+class Detached(torch.nn.Module):
+    """A part of what its units are is detached: of some of unequal size, or a small share."""
+
+    def __init__(self, kind, detached):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.kind, self.detached = torch.nn.Linear(144, 4).double(), kind, detached
+
+    def forward(self, images):
+        h = torch.tanh(self.linear(images.flatten(1)))
+        part = h[:, 1:].mean(1, keepdim=True) if self.kind == "unequal" else h.roll(1, 1)
+        part = part.detach() if self.detached else part
+        return torch.cat([1000 * h[:, :1], h[:, 1:3] - part], 1) if self.kind == "unequal" else h + 0.08 * part
+
+
+@pytest.mark.parametrize("kind", ["unequal", "small"])
+def test_a_derivative_that_is_wrong_in_some_units_or_by_little_is_noticed(kind):
+    stimulus = fb.Stimulus(fb.load_faces("orl", size=12, limit=80))
+    wrong, right = (fb.record(Detached(kind, detached), stimulus, 4, None) for detached in (True, False))
+    assert "derivative" in wrong.attrs and "derivative" not in right.attrs
+    (_, _, differences), (_, _, slopes) = next(wrong.chunks()), next(right.chunks())
+    torch.testing.assert_close(differences, slopes, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import fisherbook as fb
 from fisherbook import angles as circle
@@ -98,3 +99,19 @@ def test_the_density_of_many_angles_is_the_density_they_were_drawn_from():
     assert np.allclose(curves.density_of(samples, at), density.pdf(at), atol=0.006)
     turned = curves.density_of(circle.wrap(samples + at[5] - at[0]), at)
     assert np.allclose(turned, np.roll(curves.density_of(samples, at), 5), atol=2e-3)
+
+
+def test_curves_off_the_grid_and_with_gaps_are_refused():
+    curve = xr.DataArray(np.arange(8.0), {"angle": fb.grid(8)}, ("angle",))
+    for ask in (lambda c: curves.grid_increments(c, [1]), curves.folded):
+        with pytest.raises(ValueError, match="in rising order"):
+            ask(curve.isel(angle=[1, 0, 2, 3, 4, 5, 6, 7]))
+    with pytest.raises(ValueError, match="those of grid"):
+        curves.folded(curve.assign_coords(angle=fb.grid(8) + np.pi))
+    assert curves.grid_increments(curve.assign_coords(angle=fb.grid(8) + 0.1), [1]).sizes["angle"] == 8
+    gap = curve.where(curve > 0).expand_dims(replicate=3)
+    assert np.isnan(curves.spread(gap))
+    with pytest.raises(ValueError, match="values must be finite"):
+        curves.shared_harmonics(gap.values, fb.grid(8), [1, 2], draws=9)
+    with pytest.raises(ValueError, match="samples must be finite, but 1 of 2 are not"):
+        curves.density_of([0.0, np.nan], fb.grid(8))

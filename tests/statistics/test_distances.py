@@ -108,3 +108,13 @@ def test_people_who_are_in_both_sets_in_part_and_sets_of_one_person_are_refused(
         energy(np.zeros(2), np.zeros(4), [0, 0], [1, 1, 2, 2])
     with pytest.raises(ValueError, match="draws must be a whole number"):
         energy(np.zeros(2), np.zeros(2), [0, 1], [2, 3], draws=-1)
+
+
+def test_constants_differ_by_nothing_and_gaps_are_refused():
+    who = np.arange(6)
+    found = energy(np.ones(6), np.ones(6), who, who + 6, draws=99)
+    assert found.share == 0 and found.p_value == 1
+    with pytest.raises(ValueError, match="samples must be finite, but 1 of 12 are not"):
+        energy([np.nan, *np.ones(5)], np.ones(6), who, who + 6)
+    with pytest.raises(ValueError, match="first has 5, people has 6"):
+        energy(np.ones(5), np.ones(7), who, who + 6)

@@ -357,3 +357,29 @@ def test_all_numbers_are_one_folded_table_and_inert(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     findings.numbers(**{"a < b": Estimate(0.5, 0.1, 1e9, 5), "steps": 700})
     assert "<td>a &lt; b</td><td>0.50 [0.30, 0.70]</td>" in shown[0].data and "<td>700</td>" in shown[0].data
+
+
+def test_labelled_arrays_of_several_replicates_align_by_label_or_are_refused():
+    one = xr.DataArray(np.arange(6.0), {"replicate": np.arange(6)}, ("replicate",))
+    other = one.isel(replicate=[3, 1, 4, 0, 2, 5])
+    expected = findings.jackknife(lambda a, b: float((a * b).mean()), one.values, one.values)
+    assert findings.jackknife(lambda a, b: float((a * b).mean()), one, other) == expected
+    foreign = one.assign_coords(replicate=np.arange(3, 9))
+    with pytest.raises(ValueError, match=r"arrays must have the same labels along replicate, but .* is in one only"):
+        findings.jackknife(lambda a, b: 0.0, one, foreign)
+    losses = xr.DataArray([[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]], {"loss": ["a", "b"]}, ("loss", "replicate"))
+
+    def apart(a, b):
+        return findings.over_replicates(a - b)
+
+    found = findings.each(apart, losses, losses.isel(loss=[1, 0]), over=["loss"])
+    assert (found.sel(end="value") == 0).all()
+
+
+def test_named_dimensions_say_which_is_which_and_what_is_masked_is_missing(rng):
+    table = xr.DataArray(rng.normal(size=(4, 9)), dims=("replicate", "person"))
+    assert findings.over_replicates_and_people(table) == findings.over_replicates_and_people(table.T)
+    masked = np.ma.array([1.0, 2, 3, 99], mask=[0, 0, 0, 1])
+    for ask in (findings.over_replicates, lambda values: findings.jackknife(np.mean, values)):
+        with pytest.raises(ValueError, match="are not finite"):
+            ask(masked)
