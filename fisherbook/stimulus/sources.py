@@ -105,13 +105,13 @@ def load_faces(
       if there are several; a warning says so where the first folder would tell other people apart. ``"parent"`` (the
       name of that folder, wherever it lies) and ``"top"`` (the first folder below the one that holds all) choose; a
       regular expression finds the person in an image's path, in its group if it has one, as
-      ``people="([a-z]+)[0-9]+.png"``; a mapping of file names says it outright; None: nobody knows. Images of nobody
-      known are left out. `attributes` is a CSV file, inside or elsewhere, with file names in the first column and -1
-      or 0 (no), 1 (yes) or nothing (unknown) in the others; it need not cover all images. `crop` is the side of the
-      central square, px, by default the largest there is; `scale` and `color` as above. `skip_unreadable` warns about
-      damaged images instead of refusing them. Links are followed, and each file is read once; names that begin with
-      a dot are passed over. No archive is extracted. What is transparent shows mid-grey. A warning counts whatever
-      else is left out.
+      ``people="([a-z]+)[0-9]+.png"``; a mapping or Series of file names says it outright; None: nobody knows. Images
+      of nobody known are left out. `attributes` is a CSV file, inside or elsewhere, with the attributes' names in the
+      first line, file names in the first column and -1 or 0 (no), 1 (yes) or nothing (unknown) in the others; it need
+      not cover all images. `crop` is the side of the central square, px, by default the largest there is; `scale` and
+      `color` as above. `skip_unreadable` warns about damaged images instead of refusing them. Links are followed, and
+      each file is read once; names that begin with a dot are passed over. No archive is extracted. What is transparent
+      shows mid-grey. A warning counts whatever else is left out.
     * ``"gratings"``: `limit` (1000) times the image I = 1/2 + c/2 cos 2πfx, x from the centre in widths,
       `frequency` f = 4, `contrast` c = 0.5. The period is half a turn. With noise σ the pixels' Fisher
       information is exactly F = ‖∂I/∂θ‖²/σ²: for fine pixels in an aperture of radius R widths,
@@ -297,11 +297,17 @@ def _people(
     names: list[str], people: str | Mapping[str, Any] | None
 ) -> tuple[list[str], NDArray[np.int64] | None, list[str]]:
     """Return the images of which it is known whom they show, whom (None if of none), and what is said of it."""
+    if isinstance(people, Mapping | pd.Series):
+        said = {(_plain(str(name)), _person(person)) for name, person in people.items()}
+        people = dict(said)
+        if len(people) < len(said):
+            raise ValueError("people must say once whom an image shows, but says two people of one")
     folders, told = {posixpath.dirname(name) for name in names}, []
+    by_folders = isinstance(people, str) and people == "folders"
     while len(folders) > 1 and (above := posixpath.commonpath(folders)) in folders:
         folders.remove(above)  # images that lie above all others: beside the folders of people
     one = len(folders) == 1
-    if people is None or (people == "folders" and one):
+    if people is None or (by_folders and one):
         mixed = people and any(posixpath.dirname(name) not in folders for name in names)
         return names, None, ["nobody is told apart, for images lie in one folder and above it"] * bool(mixed)
     above = posixpath.dirname(*folders) if one else posixpath.commonpath(folders)
@@ -311,7 +317,6 @@ def _people(
 
     def told_by(rule: str | Mapping[str, Any]) -> list[Any]:
         if isinstance(rule, Mapping):
-            rule = {_plain(str(name)): person for name, person in rule.items()}
             return [rule.get(name, rule.get(posixpath.basename(name))) for name in names]
         found = (re.search(rule, name) for name in names)
         return [match and match[min(match.re.groups, 1)] for match in found]
@@ -320,7 +325,7 @@ def _people(
         who = told_by(rules.get(people, people) if isinstance(people, str) else people)
     except (re.error, TypeError) as error:
         raise ValueError(f"people must be {_PEOPLE}, not {people!r} ({error})") from error
-    known = {name: str(person) for name, person in zip(names, who, strict=True) if pd.notna(person)}
+    known = {name: person for name, person in zip(names, who, strict=True) if person}
     persons = {*known.values()}
     if not known:
         raise ValueError(f"people must be {_PEOPLE}, not {people!r}, which finds nobody in {names[0]!r} or others")
@@ -328,11 +333,18 @@ def _people(
         told += [f"left out: {len(others)} of {len(names)} images, for nobody says whom they show: {_first(others)}"]
     both = {*zip(who, told_by(rules["top"]), strict=True)} - {(None, None)}
     tops = {top for _, top in both}
-    if people == "folders" and not len(both) == len(persons) == len(tops):
+    if by_folders and not len(both) == len(persons) == len(tops):
         told += [f"{len(persons)} people by the folders that images lie in; people='top' would tell {len(tops)} apart"]
     if len({person.casefold() for person in persons}) < len(persons):
         told += ["people whose names differ in upper and lower case alone count as different"]
     return list(known), np.unique(list(known.values()), return_inverse=True)[1], told
+
+
+def _person(person: Any) -> str:
+    """Return a person's name as those of folders are written, nothing for nobody."""
+    person = getattr(person, "item", lambda: person)()
+    whole = isinstance(person, float) and person.is_integer()
+    return "" if pd.isna(person) else unicodedata.normalize("NFC", str(int(person) if whole else person)).strip()
 
 
 def _first(names: Sequence[str]) -> str:
@@ -440,6 +452,8 @@ def _attributes(opened: Open, said: str, names: Sequence[str]) -> tuple[NDArray[
         frame = pd.read_csv(data, index_col=0, encoding="utf-8-sig", skipinitialspace=True).astype(float)
     except ValueError as error:
         raise ValueError(f"attributes: {said} is no table of comma-separated numbers: {error}") from error
+    if str(frame.index.name).strip().lower().endswith(SUFFIXES):
+        raise ValueError(f"attributes: {said} must name the attributes in its first line, not {frame.index.name!r}")
     strange = np.setdiff1d(frame.to_numpy()[frame.notna()], [-1, 0, 1])
     if len(strange):
         raise ValueError(f"attributes: {said} must hold -1, 0, 1 or nothing, not {strange[0]:g}")

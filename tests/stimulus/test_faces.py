@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -449,6 +450,26 @@ def test_people_are_the_top_folders_the_nearest_or_what_a_pattern_or_a_mapping_s
         load_faces(tmp_path / "album", 8)
 
 
+@pytest.mark.parametrize("kind", [dict, pd.Series])
+def test_people_of_a_mapping_are_one_where_their_names_are_the_same_but_for_how_they_are_written(tmp_path, kind):
+    said = ["josé", unicodedata.normalize("NFD", "josé"), "josé ", 1, 1.0, np.float32(1), " ", None]
+    names = [f"{number}.png" for number in range(8)]
+    for name in names:
+        save(tmp_path / name)
+    with pytest.warns(UserWarning, match=r"left out: 2 of 8 images, for nobody says whom they show: 6\.png, 7\.png"):
+        faces = load_faces(tmp_path, 8, people=kind(dict(zip(names, said, strict=True))))
+    assert faces.identity.tolist() == [1, 1, 1, 0, 0, 0]
+    with pytest.raises(ValueError, match="people must say once whom an image shows, but says two people of one"):
+        load_faces(tmp_path, 8, people=pd.Series(["Ada", "Bo"], ["0.png", "./0.png"]))
+
+
+def test_images_in_whose_name_a_pattern_finds_nothing_are_left_out_and_counted(tmp_path):
+    for name in ("ada1.png", "bo1.png", "1.png"):
+        save(tmp_path / name)
+    with pytest.warns(UserWarning, match=r"left out: 1 of 3 images, for nobody says whom they show: 1\.png"):
+        assert load_faces(tmp_path, 8, people="^[a-z]*").identity.tolist() == [0, 1]
+
+
 def test_people_whose_names_differ_in_case_alone_are_told_of(tmp_path):
     for name in ("Ada/1.png", "ada/2.png"):
         save(tmp_path / name)
@@ -456,7 +477,7 @@ def test_people_whose_names_differ_in_case_alone_are_told_of(tmp_path):
         assert load_faces(tmp_path, 8, parts={"all": 1.0}).identity.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("people", ["(", "Parent", 3, {}, "nobody"])
+@pytest.mark.parametrize("people", ["(", "Parent", 3, {}, "nobody", np.array(["a", "b"])])
 def test_what_finds_nobody_meets_a_sentence(folder, people):
     with pytest.raises(ValueError, match="people must be 'folders', 'parent', 'top', a regular expression, a mapping"):
         load_faces(folder, 8, people=people)
@@ -596,6 +617,7 @@ def test_attributes_tell_equal_names_in_different_folders_apart(tmp_path):
         ("file,Happy\nada0.png,2\n", "must hold -1, 0, 1 or nothing, not 2"),
         ("file,Happy\nnobody.png,1\n", "must list each image once, and at least one of the images here"),
         ("file,Happy\nada0.png,1\nada0.png,0\n", "must list each image once"),
+        ("ada0.png,1\nada1.png,0\n", "must name the attributes in its first line, not 'ada0.png'"),
     ],
 )  # fmt: skip
 def test_a_bad_attribute_list_meets_a_sentence(folder, table, sentence):
