@@ -40,7 +40,7 @@ def numbers(scale: Callable[[float], float] = float, **values: Any) -> None:
     rows = [(", ".join(words).replace("_", " "), _written(value, scale)) for words, value in _told(values)]
     cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>" for name, text in rows)
     table = f'<table class="dataframe fb-numbers"><tbody>{cells}</tbody></table>'
-    named = ", ".join(values).replace("_", " ")
+    named = (", ".join([*values][:2]) + ", …" * (len(values) > 2)).replace("_", " ")
     display(HTML(f'<details class="fb-all"><summary>All numbers: {html.escape(named)}</summary>{table}</details>'))
 
 
