@@ -182,7 +182,7 @@ def tabulated(values: ArrayLike) -> Density:
     >>> density.pdf(fb.grid(4)).round(3).tolist()
     [0.0, 0.159, 0.318, 0.159]
     """
-    values = np.asarray(values, np.float64)
+    values = np.ma.asarray(values, np.float64).filled(np.nan)
     checks.shape("values", values.shape, "angle")
     if len(values) < 3 or not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise ValueError("values must be at least 3 finite, non-negative numbers that are not all zero")

@@ -78,6 +78,7 @@ def test_densities_are_values_that_can_be_compared_and_hashed():
         (lambda: circle.von_mises(0, -1), "kappa must be a finite number of at least 0, not -1"),
         (lambda: circle.uniform(1, 0), "uniform needs low < high"),
         (lambda: circle.tabulated([1, -1, 2]), "values must be at least 3 finite, non-negative numbers"),
+        (lambda: circle.tabulated(np.ma.array([1, 2, 3, 99], mask=[0, 0, 0, 1])), "values must be at least 3 finite"),
         (lambda: circle.as_angles([[0.1]]), "angles must have the dimensions"),
         (lambda: circle.as_angles([np.nan]), "angles must be finite"),
         (lambda: circle.as_angles(np.arange(0, 360, 15)), "angles from 0 to 345 rad lie beyond two periods"),

@@ -130,12 +130,18 @@ def agreement(values: np.ndarray) -> Estimate:
 
 def _finite(values: Any, *dimensions: str) -> np.ndarray:
     """Return values as a float64 array of the named dimensions, all of them finite."""
-    values = np.asarray(values, dtype=np.float64)
+    values = _unmasked(values).astype(np.float64)
     checks.shape("values", values.shape, *dimensions)
     bad = values.size - np.isfinite(values).sum()
     if bad or not values.size:
         raise ValueError(f"values must be finite and at least one, but {bad} of {values.size} are not finite")
     return values
+
+
+def _unmasked(values: Any) -> np.ndarray:
+    """Return values as an array, NaN where they are masked."""
+    values = np.ma.asarray(values)
+    return np.where(values.mask, np.nan, values.data) if values.mask.any() else values.data
 
 
 def jackknife(
@@ -174,7 +180,7 @@ def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | Arra
         P s - (P-1) s(without p). Their mean over p is the statistic with its bias corrected, and their spread that of P
         independent values: intervals are Student's with P - 1 degrees of freedom (Efron and Stein 1981).
     """
-    arrays = [array if isinstance(array, xr.DataArray) else np.asarray(array) for array in arrays]
+    arrays = [array if isinstance(array, xr.DataArray) else _unmasked(array) for array in arrays]
     lengths = [len(a) if isinstance(a, np.ndarray) else a.sizes.get(over) for a in arrays]
     checks.same_length(**{f"array {n}": length for n, length in enumerate(lengths, 1) if length is not None})
     count = next(length for length in lengths if length is not None)

@@ -173,6 +173,16 @@ def test_missing_replicates_are_refused_in_a_sentence():
         findings.over_replicates_and_people([1.0, 2.0, 3.0])
 
 
+def test_masked_values_are_missing():
+    masked = np.ma.array([1, 2, 3, 99], mask=[0, 0, 0, 1])
+    for estimate in (findings.over_replicates, lambda values: findings.jackknife(np.mean, values)):
+        with pytest.raises(ValueError, match="are not finite"):
+            estimate(masked)
+    with pytest.raises(ValueError, match="1 of 8 are not finite"):
+        findings.over_replicates_and_people([masked, masked.data])
+    assert findings.jackknife(np.mean, masked[:3]) == findings.jackknife(np.mean, [1, 2, 3])
+
+
 def test_table_shows_the_whole_claim_with_its_rule_and_a_ratio_as_a_ratio():
     claim = Claim("a" * 90, "similar", 1.5, ratio=True)
     (finding,) = judge({claim: Estimate(0.0, 0.1, 1e9, 8, people=4)})
