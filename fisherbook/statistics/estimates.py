@@ -116,7 +116,6 @@ def agreement(values: np.ndarray) -> Estimate:
         0 for curves that have nothing in common. Of a common curve and as much variance of each replicate's own, the
         correlation is √((R - 1) / 2R); the jackknife corrects it for R, so that it tends to √½.
     """
-    values = values.transpose("replicate", ...) if isinstance(values, xr.DataArray) else values
     values = _finite(values, "replicate", "angle")
     checks.whole_number("replicates", len(values), least=3)
 
@@ -129,7 +128,10 @@ def agreement(values: np.ndarray) -> Estimate:
 
 
 def _finite(values: Any, *dimensions: str) -> np.ndarray:
-    """Return values as a float64 array of the named dimensions, all of them finite."""
+    """Return values as a float64 array of the named dimensions, in this order, all of them finite."""
+    if isinstance(values, xr.DataArray) and values.ndim == len(dimensions):
+        others = iter([d for d in values.dims if d not in dimensions])
+        values = values.transpose(*(d if d in values.dims else next(others) for d in dimensions))
     values = _unmasked(values).astype(np.float64)
     checks.shape("values", values.shape, *dimensions)
     bad = values.size - np.isfinite(values).sum()

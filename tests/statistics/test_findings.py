@@ -183,6 +183,16 @@ def test_masked_values_are_missing():
     assert findings.jackknife(np.mean, masked[:3]) == findings.jackknife(np.mean, [1, 2, 3])
 
 
+def test_dimensions_go_by_name_and_where_they_have_other_names_by_position(rng):
+    table = rng.normal(size=(4, 7))
+    expected = findings.over_replicates_and_people(table)
+    for dims in (("replicate", "person"), ("network", "who"), ("replicate", "who"), ("network", "person")):
+        assert findings.over_replicates_and_people(xr.DataArray(table, dims=dims)) == expected
+        turned = xr.DataArray(table.T, dims=dims[::-1])
+        assert (findings.over_replicates_and_people(turned) == expected) == (dims != ("network", "who"))
+    assert findings.agreement(xr.DataArray(table.T, dims=("place", "replicate"))) == findings.agreement(table)
+
+
 def test_table_shows_the_whole_claim_with_its_rule_and_a_ratio_as_a_ratio():
     claim = Claim("a" * 90, "similar", 1.5, ratio=True)
     (finding,) = judge({claim: Estimate(0.0, 0.1, 1e9, 8, people=4)})
