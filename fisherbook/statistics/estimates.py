@@ -156,7 +156,7 @@ def jackknife(
     statistic : callable
         Takes the arrays, whole or each without the same replicate, and returns a number.
     *arrays : DataArray with the dimension `over`, or array_like that leads with it
-        An array without that dimension is given as it is.
+        An array without that dimension is given as it is; those with labels along it are matched by them.
     over, of : str
         The dimension, and what it counts.
 
@@ -183,9 +183,8 @@ def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | Arra
         independent values: intervals are Student's with P - 1 degrees of freedom (Efron and Stein 1981).
     """
     arrays = [array if isinstance(array, xr.DataArray) else _unmasked(array) for array in arrays]
-    lengths = [len(a) if isinstance(a, np.ndarray) else a.sizes.get(over) for a in arrays]
-    checks.same_length(**{f"array {n}": length for n, length in enumerate(lengths, 1) if length is not None})
-    count = next(length for length in lengths if length is not None)
+    arrays, labels = _aligned(arrays, over)
+    count = len(labels)
 
     def without(array: xr.DataArray | np.ndarray, p: int) -> xr.DataArray | np.ndarray:
         if isinstance(array, np.ndarray):
@@ -195,10 +194,24 @@ def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | Arra
     left = [statistic(*(without(array, p) for array in arrays)) for p in range(count)]
     whole = statistic(*arrays)
     if isinstance(whole, xr.DataArray) and whole.ndim:
-        labels = next(a[over] for a in arrays if isinstance(a, xr.DataArray) and over in a.coords)
         without_one = xr.concat(left, labels, coords="minimal", compat="equals", join="exact")
         return (count * whole - (count - 1) * without_one).transpose(over, ...)
     return count * np.asarray(whole) - (count - 1) * np.asarray(left)
+
+
+def _aligned(arrays: Sequence[Any], d: str) -> tuple[list[Any], xr.DataArray]:
+    """Return arrays with their labels along a dimension in the order of the first, and these labels."""
+    lengths = [len(a) if isinstance(a, np.ndarray) else a.sizes.get(d) for a in arrays]
+    checks.same_length(**{f"array {n}": length for n, length in enumerate(lengths, 1) if length is not None})
+    positions = xr.DataArray(np.arange(next(n for n in lengths if n is not None)), dims=d, name=d)
+    labels = next((a[d] for a in arrays if d in getattr(a, "indexes", ())), positions)
+    first, arrays = labels.to_index(), list(arrays)
+    for n, own in enumerate(getattr(a, "indexes", {}).get(d, first) for a in arrays):
+        same = own.equals(first)
+        if not same and len(own.unique().intersection(first)) < len(first):
+            raise ValueError(f"arrays must have the same labels along {d}, each once, unlike array {n + 1}")
+        arrays[n] = arrays[n] if same else arrays[n].sel({d: first})
+    return arrays, labels
 
 
 def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
@@ -209,7 +222,7 @@ def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequen
     estimator : callable
         Takes the arrays at one combination, such as `over_replicates`, or a `jackknife` of a statistic.
     *arrays : DataArray
-        One that lacks a dimension is given as it is.
+        One that lacks a dimension is given as it is; labels are matched.
     over : sequence of str
         The dimensions.
 
@@ -218,7 +231,9 @@ def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequen
     DataArray (..., end)
         Leading with the dimensions of `over`; ``end`` is ``low``, ``value`` and ``high``.
     """
-    labels = {d: next(a[d] for a in arrays if d in a.dims) for d in over}
+    labels = {}
+    for d in over:
+        arrays, labels[d] = _aligned(arrays, d)
     found = np.empty((*(len(values) for values in labels.values()), 3))
     for place in np.ndindex(found.shape[:-1]):
         at = dict(zip(over, place, strict=True))

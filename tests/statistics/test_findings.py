@@ -292,6 +292,39 @@ def test_the_jackknife_is_the_same_on_labelled_and_on_plain_arrays():
     assert np.allclose(curves, labelled) and curves.dims == ("replicate", "angle")
 
 
+def test_labelled_arrays_are_matched_by_their_labels(rng):
+    one, other = (xr.DataArray(rng.normal(size=(2, 6)), {"loss": ["a", "b"], "replicate": range(6)}) for _ in range(2))
+    turned, unlike = other[::-1, ::-1], other.assign_coords(loss=["a", "c"], replicate=range(1, 7))
+
+    def slope(x, y):
+        return float((x.values * y.values).sum() / (x.values**2).sum())
+
+    def slopes(x, y):
+        return findings.each(lambda *of: findings.jackknife(slope, *of), x, y, over=["loss"])
+
+    xr.testing.assert_identical(slopes(one, turned), slopes(one, other))
+    xr.testing.assert_allclose(slopes(turned, one).sel(loss="b"), slopes(other, one).sel(loss="b"))
+    matched = findings.jackknife_values(slope, one, turned[::-1])
+    np.testing.assert_allclose(matched, findings.jackknife_values(slope, one, other))
+    for call in (slopes, lambda *of: findings.jackknife(slope, *of)):
+        with pytest.raises(ValueError, match=r"must have the same labels along \w+, each once, unlike array 2"):
+            call(one, unlike)
+
+
+def test_arrays_without_labels_go_by_position(rng):
+    one, other = (xr.DataArray(rng.normal(size=(6, 3)), dims=("replicate", "angle")) for _ in range(2))
+    labelled = other.assign_coords(replicate=range(6)[::-1])
+
+    def product(x, y):
+        return float((np.asarray(x) * np.asarray(y)).sum())
+
+    expected = findings.jackknife(product, one.values, other.values)
+    assert findings.jackknife(product, one, labelled) == findings.jackknife(product, one.values, labelled) == expected
+    np.testing.assert_allclose(findings.jackknife_values(lambda x: x.mean("replicate"), one), one)
+    with pytest.raises(ValueError, match="array 1 has 3, array 2 has 2"):
+        findings.each(lambda x, y: findings.over_replicates(x), one, other[:, :2], over=["angle"])
+
+
 def test_decide_prints_the_verdicts_and_shows_a_second_estimator_beside_the_first(monkeypatch, capsys):
     found, shown = glued(monkeypatch), []
     monkeypatch.setattr("IPython.display.display", shown.append)
