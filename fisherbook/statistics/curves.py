@@ -12,6 +12,7 @@ from scipy.special import ive
 
 from .. import angles as circle
 from .. import checks
+from .estimates import _finite
 
 BINS = 1024  # of the circle, when a density is smoothed
 _EDGES = np.linspace(-np.pi, np.pi, BINS + 1)
@@ -120,6 +121,7 @@ def shared_harmonics(
     Parameters
     ----------
     values : array_like, shape (replicate, angle)
+        At least two replicates.
     angles, orders
         As in `harmonics`.
     draws : int
@@ -132,12 +134,16 @@ def shared_harmonics(
         with the probability `level`; and ``p_value``, likewise family-wise. An order's threshold is in
         proportion to its root-mean-square power among shifted curves.
     """
+    values = _finite(values, "replicate", "angle")
+    checks.whole_number("replicates", len(values), least=2)
     coefficients = harmonics(values, angles, orders)
+    coefficients[np.abs(coefficients) < 1e-13 * np.abs(values).max()] = 0  # rounding, which replicates may share
     shifts = np.random.default_rng(seed).uniform(-np.pi, np.pi, (draws, len(coefficients), 1))
     null = shared_power(coefficients * np.exp(1j * np.asarray(orders) * shifts))
     power, scale = shared_power(coefficients), np.sqrt((null**2).mean(0))
-    largest = (null / scale).max(-1)
-    p_value = (1 + (largest[:, None] >= power / scale).sum(0)) / (1 + draws)
+    unit = np.where(scale > 0, scale, 1)
+    largest = (null / unit).max(-1)
+    p_value = (1 + (largest[:, None] >= power / unit).sum(0)) / (1 + draws)
     found = {"power": power, "threshold": scale * np.quantile(largest, level), "p_value": p_value}
     return xr.Dataset({name: ("order", value) for name, value in found.items()}, {"order": list(orders)})
 
