@@ -22,11 +22,13 @@ def harmonics(values: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
     ----------
     values : DataArray (..., angle)
     orders : sequence of int
-        k = 1, 2, …, the new coordinate.
+        k = 1, 2, …, the new coordinate; below half the number of angles, as faster curves look like slower ones there.
     """
+    if np.min(orders) < 1 or np.max(orders) >= values.sizes["angle"] / 2:
+        raise ValueError(f"orders must be from 1 to below half the number of angles, not {list(orders)}")
     about = {"units": "1", "long_name": "frequency k, periods per turn"}
     k = xr.DataArray(np.asarray(orders), {"frequency": ("frequency", np.asarray(orders), about)})
-    return 2 * (values * np.exp(-1j * k * values.angle)).mean("angle")
+    return 2 * (values * np.exp(-1j * k * values.angle)).mean("angle", skipna=False)
 
 
 def response(curves: xr.DataArray, densities: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
@@ -110,11 +112,10 @@ def amplification(
         not reached, |m| ≥ 1.
     """
     multiplier = 1 - np.asarray(reversion) - rate * np.asarray(gain)
-    if np.isinf(steps):
-        inside = np.abs(multiplier) < 1
-        m = np.where(inside, multiplier, 0)
-        sums, squares = 1 / (1 - m), 1 / (1 - _square(m))
-        return tuple(rate**2 * np.where(inside, factor, np.inf) for factor in (_square(sums), squares))
+    if steps == np.inf:
+        outside = np.abs(multiplier) >= 1
+        m = np.where(outside, 0, multiplier)
+        return tuple(rate**2 * np.where(outside, np.inf, x) for x in (1 / _square(1 - m), 1 / (1 - _square(m))))
     powers = multiplier[..., None] ** np.arange(checks.whole_number("steps", steps, least=0))
     return rate**2 * _square(powers.sum(-1)), rate**2 * _square(powers).sum(-1)
 

@@ -82,6 +82,24 @@ def test_a_single_noiseless_frequency_has_its_gain_exactly():
     np.testing.assert_allclose(gain.harmonics(drive, [1]), [0.3 * np.exp(0.7j)])
 
 
+@pytest.mark.parametrize("orders", [[1, 6], [7], [0, 1]])
+def test_frequencies_that_the_grid_does_not_tell_apart_are_refused(orders):
+    curve = xr.DataArray(np.cos(5 * fb.grid(12)), {"angle": fb.grid(12)})
+    np.testing.assert_allclose(gain.harmonics(curve, range(1, 6)), [0, 0, 0, 0, 1], atol=1e-12)
+    with pytest.raises(ValueError, match="from 1 to below half the number of angles, not"):
+        gain.harmonics(curve, orders)
+
+
+def test_what_is_not_known_has_no_harmonics_no_gain_and_no_amplification():
+    drive = xr.DataArray(np.cos(fb.grid(12)), {"angle": fb.grid(12)})
+    answers = 0.4 * drive * xr.DataArray([1.0, 1.0], {"chain": [0, 1]})
+    answers[7, 1] = np.nan
+    both = xr.DataArray([1, -1], {"sign": [1, -1]}) * answers
+    assert np.isnan(gain.harmonics(answers, [1])).values.tolist() == [[False], [True]]
+    np.testing.assert_allclose(gain.response(both, drive, [1]), [[0.4], [np.nan]])
+    assert np.isnan(gain.amplification(np.nan, np.inf)).all()
+
+
 def test_without_gain_constant_noise_drifts_and_fresh_noise_diffuses():
     for n in (0, 1, 5):
         np.testing.assert_allclose(gain.amplification(0.0, n), (n**2, n))
