@@ -171,12 +171,20 @@ def centred(values: xr.DataArray, along: str = "angle") -> xr.DataArray:
 
 def spread(values: xr.DataArray, over: str = "replicate") -> xr.DataArray:
     """Return by how much centred curves differ: standard deviation over replicates, root mean square over angles."""
-    return centred(values).var(over, ddof=1).mean("angle") ** 0.5
+    return centred(values).var(over, ddof=1, skipna=False).mean("angle", skipna=False) ** 0.5
+
+
+def _whole_grid(values: xr.DataArray) -> NDArray[np.float64]:
+    """Return the angles of curves, those of `grid` unless labelled, which must be a whole grid from any angle on."""
+    at = values.angle.values if "angle" in values.coords else circle.grid(values.sizes["angle"])
+    if np.abs(circle.wrap(np.diff(at, append=at[0]) - 2 * np.pi / len(at))).max() > 1e-6:
+        raise ValueError("angles must be a whole grid of equal steps, ascending but for a turn")
+    return at
 
 
 def grid_increments(values: xr.DataArray, steps: Sequence[int]) -> xr.DataArray:
     """Return the increments φ(θ + Δ) - φ(θ), (lag, ..., angle), of curves on a whole grid, over so many steps."""
-    width = 2 * np.pi / values.sizes["angle"]
+    width = 2 * np.pi / len(_whole_grid(values))
     lag = xr.Variable("lag", width * np.asarray(steps), {"units": "rad", "long_name": "lag Δ"})
     return xr.concat([values.roll(angle=-int(step)) - values for step in steps], lag, coords="minimal", join="exact")
 
@@ -187,15 +195,17 @@ def folded(values: xr.DataArray, edge: float = 0.0, name: str = "distance") -> x
     Parameters
     ----------
     values : DataArray (..., angle)
-        On a whole grid of an even number of angles.
+        On a whole grid of an even number of angles, 0 among them.
     edge : float
         Subtracted from the distance.
     name : str
         Of the new dimension.
     """
-    count = values.sizes["angle"]
-    checks.whole_number("half the number of angles", count / 2)
-    side = (count // 2 + np.arange(count // 2 + 1)) % count
-    distance = xr.Variable(name, np.abs(values.angle.values[side]) - edge, {"units": "rad"})
-    both = [values.isel(angle=at).rename(angle=name).assign_coords({name: distance}) for at in (side, -side % count)]
-    return (both[0] + both[1]) / 2
+    from_zero = np.abs(circle.wrap(_whole_grid(values)))
+    side = np.arange(checks.whole_number("half the number of angles", len(from_zero) / 2) + 1)
+    if from_zero.min() > 1e-6:
+        raise ValueError("angles must have 0 among them to be folded there")
+    distance = xr.Variable(name, 2 * np.pi * side / len(from_zero) - edge, {"units": "rad"})
+    places = ((from_zero.argmin() + way * side) % len(from_zero) for way in (1, -1))
+    one, other = (values.isel(angle=at).rename(angle=name).assign_coords({name: distance}) for at in places)
+    return (one + other) / 2
