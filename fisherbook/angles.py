@@ -15,6 +15,7 @@ from . import checks
 
 Angles = TypeVar("Angles")  # an array, a tensor or a number
 FULL_CIRCLE = (-np.pi, np.pi)
+_ROUNDING = 1e-9  # rad, by which an angle may miss the end of an arc that it is
 _CELLS = 1 << 14  # of the table that inverts a cumulative distribution; 4e-4 rad on the full circle
 
 
@@ -103,9 +104,9 @@ class Density:
         return FULL_CIRCLE
 
     def contains(self, angles: ArrayLike) -> NDArray[np.bool_]:
-        """Say for each angle (rad) whether it lies on the support."""
+        """Say for each angle (rad) whether it lies on the support, whose ends belong to it, rounded as they may be."""
         low, high = self.support
-        return (np.asarray(angles) - low) % (2 * np.pi) <= (high - low if high - low < 2 * np.pi else np.inf)
+        return (np.asarray(angles) - low + _ROUNDING) % (2 * np.pi) <= min(high - low + 2 * _ROUNDING, 2 * np.pi)
 
     def pdf(self, angles: ArrayLike) -> NDArray[np.float64]:
         """Return the density in rad⁻¹ at `angles` (rad, any shape)."""
@@ -208,7 +209,7 @@ def _tabulated_support(values: tuple[float, ...]) -> tuple[float, float]:
 def _inversion_table(density: Density) -> tuple[NDArray, NDArray]:
     edges = np.linspace(*density.support, _CELLS + 1)
     inside = edges.copy()
-    inside[[0, -1]] += np.array([1, -1]) * 1e-9  # the two ends belong to the support
+    inside[[0, -1]] += np.array([1, -1]) * _ROUNDING  # the two ends belong to the support
     heights = density.pdf(inside)
     cumulative = np.concatenate([[0.0], np.cumsum((heights[1:] + heights[:-1]) / 2)])
     return edges, cumulative / cumulative[-1]

@@ -66,6 +66,16 @@ def test_the_support_of_a_table_is_the_arc_around_its_mass():
     assert circle.tabulated(values).contains(-np.pi) and not circle.tabulated(values).contains(0.0)
 
 
+@given(st.integers(3, 400), st.integers(-800, 800), st.integers(1, 400))
+def test_both_ends_of_an_arc_belong_to_it_and_no_other_angle_of_the_grid(n, first, steps):
+    steps = 1 + steps % (n - 1)
+    at, step = circle.grid(n), 2 * np.pi / n
+    for low in (at[first % n], first * step - np.pi):  # wrapped, or some turns away
+        arc = circle.uniform(low, low + steps * step)
+        expected = np.isin(np.arange(n), (first + np.arange(steps + 1)) % n)
+        assert np.array_equal(arc.contains(at), expected) and np.array_equal(arc.pdf(at) > 0, expected)
+
+
 def test_densities_are_values_that_can_be_compared_and_hashed():
     assert circle.von_mises(0, 1) == circle.von_mises(2 * np.pi, 1.0)
     assert len({circle.uniform(), circle.uniform(), circle.von_mises(0, 0)}) == 2
