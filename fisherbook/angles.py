@@ -164,7 +164,7 @@ def von_mises(loc: ArrayLike = 0.0, kappa: float = 1.0) -> Density | tuple[Densi
     """
     if np.ndim(loc):
         return tuple(von_mises(one, kappa) for one in np.asarray(loc))
-    if not np.isreal(kappa) or not 0 <= kappa < np.inf:
+    if np.ndim(kappa) or np.asarray(kappa).dtype.kind not in "biuf" or not 0 <= kappa < np.inf:
         raise ValueError(f"kappa must be a finite number of at least 0, not {kappa!r}")
     return Density("von_mises", (float(wrap(checks.number("loc", loc))), float(kappa)))
 
@@ -208,8 +208,9 @@ def _tabulated_support(values: tuple[float, ...]) -> tuple[float, float]:
 @lru_cache(maxsize=256)
 def _inversion_table(density: Density) -> tuple[NDArray, NDArray]:
     edges = np.linspace(*density.support, _CELLS + 1)
-    inside = edges.copy()
-    inside[[0, -1]] += np.array([1, -1]) * _ROUNDING  # the two ends belong to the support
-    heights = density.pdf(inside)
+    heights = density.pdf(np.r_[edges[0] + _ROUNDING, edges[1:-1], edges[-1] - _ROUNDING])  # the ends belong to it
+    if density.kind == "von_mises" and (kappa := density.parameters[1]) > 100:  # a table as narrow as the density
+        apart = np.linspace(-10, 10, _CELLS + 1) / np.sqrt(kappa)
+        edges, heights = density.parameters[0] + apart, np.exp(-2 * kappa * np.sin(apart / 2) ** 2)
     cumulative = np.concatenate([[0.0], np.cumsum((heights[1:] + heights[:-1]) / 2)])
     return edges, cumulative / cumulative[-1]

@@ -50,6 +50,19 @@ def test_a_density_integrates_to_one_and_samples_what_it_says(density):
     assert (density.pdf(samples) > 0).mean() > 0.999
 
 
+@pytest.mark.parametrize("kappa", [99, 101, 1e4, 1e6, 1e9, 1e15])
+def test_samples_of_a_narrow_density_are_as_narrow_as_it(kappa):
+    samples = circle.wrap(circle.von_mises(3.14, kappa).sample((np.arange(100_000) + 0.5) / 100_000) - 3.14)
+    expected = 1 / (kappa - 0.5)  # to second order
+    assert np.isclose(samples.var() / expected, 1, rtol=1e-3) and abs(samples.mean()) * kappa**0.5 < 1e-3
+
+
+def test_ordinary_densities_keep_the_angles_that_their_draws_have_made():
+    draws = [0.0, 0.01, 0.5, 0.9, 0.999]
+    kept = [-np.pi, 0.7665404083588547, 0.9999999999571347, 1.1284051773624633, 1.3106651049890248]
+    assert np.allclose(circle.von_mises(1, 100).sample(draws), kept, rtol=0, atol=1e-12)
+
+
 def test_von_mises_is_the_textbook_density():
     from scipy.stats import vonmises
 
@@ -111,7 +124,7 @@ def test_the_circular_mean_turns_with_its_angles(angles, turn):
     ("call", "sentence"),
     [
         (lambda: fb.von_mises(np.nan), "loc must be a number, not nan"),
-        (lambda: fb.von_mises(0, "a"), "kappa must be a finite number"),
+        *((lambda k=k: fb.von_mises(0, k), "kappa must be a finite number") for k in ("a", None, 1j, [1.0, 2.0])),
         (lambda: fb.uniform(-np.inf, 0), "low must be a number, not -inf"),
         (lambda: fb.numbers("1, inf"), "each of the numbers must be a number, not inf"),
         (lambda: fb.plan_trials(10, np.inf, 0.3), "information must be a number above 0, not inf"),
