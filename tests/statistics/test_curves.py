@@ -130,5 +130,8 @@ def test_the_density_of_many_angles_is_the_density_they_were_drawn_from():
     samples = density.sample((np.arange(50_000) + 0.5) / 50_000)
     at = circle.grid(64)
     assert np.allclose(curves.density_of(samples, at), density.pdf(at), atol=0.006)
+    for missing in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="1 of 3 are not finite"):
+            curves.density_of([0.0, 1.0, missing], at)
     turned = curves.density_of(circle.wrap(samples + at[5] - at[0]), at)
     assert np.allclose(turned, np.roll(curves.density_of(samples, at), 5), atol=2e-3)
