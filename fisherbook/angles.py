@@ -196,8 +196,6 @@ def _tabulated_support(values: tuple[float, ...]) -> tuple[float, float]:
     positive = np.flatnonzero(values)
     gaps = np.diff(np.append(positive, positive[0] + n))
     widest = int(gaps.argmax())
-    if gaps[widest] < 2:
-        return FULL_CIRCLE
     first, last = positive[(widest + 1) % len(positive)], positive[widest]
     low, high = first - 1, last + 1 + (n if last < first else 0)
     if high - low >= n:

@@ -143,10 +143,8 @@ def predicted(
         step; and what is each chain's own.
     """
     drift, diffusion = np.array([amplification(gain, n, **scheme) for n in steps]).swapaxes(0, 1)
-    return (
-        drift * (np.asarray(noise["fixed"]) + noise["pretraining"]),
-        diffusion * np.asarray(noise["fresh"]) / replicates,
-    )
+    shared = np.asarray(noise["fixed"]) + noise["pretraining"]
+    return drift * shared, diffusion * np.asarray(noise["fresh"]) / replicates
 
 
 def _square(values: ArrayLike) -> NDArray[np.float64]:

@@ -134,8 +134,7 @@ def shared_harmonics(
         with the probability `level`; and ``p_value``, likewise family-wise. An order's threshold is in
         proportion to its root-mean-square power among shifted curves.
     """
-    values = _finite(values, "replicate", "angle")
-    checks.whole_number("replicates", len(values), least=2)
+    values = _finite(values, "replicate", "angle", least=2)
     coefficients = harmonics(values, angles, orders)
     coefficients[np.abs(coefficients) < 1e-13 * np.abs(values).max()] = 0  # rounding, which replicates may share
     shifts = np.random.default_rng(seed).uniform(-np.pi, np.pi, (draws, len(coefficients), 1))

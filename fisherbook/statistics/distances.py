@@ -69,8 +69,7 @@ def energy(
     apart = different * (own @ cdist(points, points) @ own.T)
     rng, labels = np.random.default_rng(seed), np.arange(len(person)) < count
     if common:
-        swapped = np.tile(rng.random((draws, count)) < 0.5, 2)
-        drawn = labels ^ swapped
+        drawn = labels ^ np.tile(rng.random((draws, count)) < 0.5, 2)
     else:
         drawn = rng.permuted(np.tile(labels, (draws, 1)), axis=1)
     distance, cross = _compare(apart, different, np.vstack([labels, drawn]).astype(np.float64))

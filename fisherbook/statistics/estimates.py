@@ -116,8 +116,7 @@ def agreement(values: np.ndarray) -> Estimate:
         0 for curves that have nothing in common. Of a common curve and as much variance of each replicate's own, the
         correlation is √((R - 1) / 2R); the jackknife corrects it for R, so that it tends to √½.
     """
-    values = _finite(values, "replicate", "angle")
-    checks.whole_number("replicates", len(values), least=3)
+    values = _finite(values, "replicate", "angle", least=3)
 
     def correlation(rows: np.ndarray) -> float:
         rows = rows - rows.mean(1, keepdims=True)
@@ -127,13 +126,14 @@ def agreement(values: np.ndarray) -> Estimate:
     return jackknife(correlation, values)
 
 
-def _finite(values: Any, *dimensions: str) -> np.ndarray:
-    """Return values as a float64 array of the named dimensions, in this order, all of them finite."""
+def _finite(values: Any, *dimensions: str, least: int = 1) -> np.ndarray:
+    """Return values as a float64 array of the named dimensions, in this order, all finite and enough of the first."""
     if isinstance(values, xr.DataArray) and values.ndim == len(dimensions):
         others = iter([d for d in values.dims if d not in dimensions])
         values = values.transpose(*(d if d in values.dims else next(others) for d in dimensions))
     values = _unmasked(values).astype(np.float64)
     checks.shape("values", values.shape, *dimensions)
+    checks.whole_number(f"{dimensions[0]}s", len(values), least)
     bad = values.size - np.isfinite(values).sum()
     if bad or not values.size:
         raise ValueError(f"values must be finite and at least one, but {bad} of {values.size} are not finite")
@@ -182,16 +182,13 @@ def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | Arra
         P s - (P-1) s(without p). Their mean over p is the statistic with its bias corrected, and their spread that of P
         independent values: intervals are Student's with P - 1 degrees of freedom (Efron and Stein 1981).
     """
-    arrays = [array if isinstance(array, xr.DataArray) else _unmasked(array) for array in arrays]
-    arrays, labels = _aligned(arrays, over)
+    arrays, labels = _aligned([a if isinstance(a, xr.DataArray) else _unmasked(a) for a in arrays], over)
     count = len(labels)
 
-    def without(array: xr.DataArray | np.ndarray, p: int) -> xr.DataArray | np.ndarray:
-        if isinstance(array, np.ndarray):
-            return np.delete(array, p, 0)
-        return array.drop_isel({over: p}) if over in array.dims else array
+    def without(a: xr.DataArray | np.ndarray, rest: np.ndarray) -> xr.DataArray | np.ndarray:
+        return a[rest] if isinstance(a, np.ndarray) else a.isel({over: rest}, missing_dims="ignore")
 
-    left = [statistic(*(without(array, p) for array in arrays)) for p in range(count)]
+    left = [statistic(*(without(a, np.delete(range(count), p)) for a in arrays)) for p in range(count)]
     whole = statistic(*arrays)
     if isinstance(whole, xr.DataArray) and whole.ndim:
         without_one = xr.concat(left, labels, coords="minimal", compat="equals", join="exact")
@@ -203,7 +200,7 @@ def _aligned(arrays: Sequence[Any], d: str) -> tuple[list[Any], xr.DataArray]:
     """Return arrays with their labels along a dimension in the order of the first, and these labels."""
     lengths = [len(a) if isinstance(a, np.ndarray) else a.sizes.get(d) for a in arrays]
     checks.same_length(**{f"array {n}": length for n, length in enumerate(lengths, 1) if length is not None})
-    positions = xr.DataArray(np.arange(next(n for n in lengths if n is not None)), dims=d, name=d)
+    positions = xr.DataArray(range(checks.whole_number(f"labels of {d}", max(n or 0 for n in lengths))), dims=d, name=d)
     labels = next((a[d] for a in arrays if d in getattr(a, "indexes", ())), positions)
     first, arrays = labels.to_index(), list(arrays)
     for n, own in enumerate(getattr(a, "indexes", {}).get(d, first) for a in arrays):
@@ -237,7 +234,6 @@ def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequen
     found = np.empty((*(len(values) for values in labels.values()), 3))
     for place in np.ndindex(found.shape[:-1]):
         at = dict(zip(over, place, strict=True))
-        one = estimator(*(a.isel({d: i for d, i in at.items() if d in a.dims}, drop=True) for a in arrays))
-        low, high = one.interval()
-        found[place] = low, one.value, high
+        one = estimator(*(a.isel(at, drop=True, missing_dims="ignore") for a in arrays))
+        found[place] = np.insert(one.interval(), 1, one.value)
     return xr.DataArray(found, {**labels, "end": ["low", "value", "high"]}, name="estimate")

@@ -321,6 +321,12 @@ def test_arrays_without_labels_go_by_position(rng):
     expected = findings.jackknife(product, one.values, other.values)
     assert findings.jackknife(product, one, labelled) == findings.jackknife(product, one.values, labelled) == expected
     np.testing.assert_allclose(findings.jackknife_values(lambda x: x.mean("replicate"), one), one)
+    for call in (
+        lambda a: findings.each(np.mean, a, over=["loss"]),
+        lambda a: findings.jackknife(np.mean, a, over="loss"),
+    ):
+        with pytest.raises(ValueError, match="labels of loss must be a whole number of at least 1, not 0"):
+            call(one)
     with pytest.raises(ValueError, match="array 1 has 3, array 2 has 2"):
         findings.each(lambda x, y: findings.over_replicates(x), one, other[:, :2], over=["angle"])
 
