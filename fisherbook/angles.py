@@ -5,7 +5,6 @@ Angles are in radians on [-pi, pi); positive angles turn counter-clockwise.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from numbers import Real
 from typing import TypeVar
 
 import numpy as np
@@ -16,8 +15,7 @@ from . import checks
 
 Angles = TypeVar("Angles")  # an array, a tensor or a number
 FULL_CIRCLE = (-np.pi, np.pi)
-_ROUNDING = 1e-9  # rad, by which an angle may miss the end of an arc
-_NARROW = 1e4  # concentration above which a table of the full circle is too coarse
+_ROUNDING = 1e-9  # rad, by which an angle may miss the end of an arc that it is
 _CELLS = 1 << 14  # of the table that inverts a cumulative distribution; 4e-4 rad on the full circle
 
 
@@ -106,10 +104,9 @@ class Density:
         return FULL_CIRCLE
 
     def contains(self, angles: ArrayLike) -> NDArray[np.bool_]:
-        """Say for each angle (rad) whether it lies on the support."""
+        """Say for each angle (rad) whether it lies on the support, whose ends belong to it, rounded as they may be."""
         low, high = self.support
-        width = high - low if high - low < 2 * np.pi else np.inf
-        return (np.asarray(angles) - low + _ROUNDING) % (2 * np.pi) <= width + 2 * _ROUNDING
+        return (np.asarray(angles) - low + _ROUNDING) % (2 * np.pi) <= min(high - low + 2 * _ROUNDING, 2 * np.pi)
 
     def pdf(self, angles: ArrayLike) -> NDArray[np.float64]:
         """Return the density in rad⁻¹ at `angles` (rad, any shape)."""
@@ -167,7 +164,7 @@ def von_mises(loc: ArrayLike = 0.0, kappa: float = 1.0) -> Density | tuple[Densi
     """
     if np.ndim(loc):
         return tuple(von_mises(one, kappa) for one in np.asarray(loc))
-    if not isinstance(kappa, Real) or not 0 <= kappa < np.inf:
+    if np.ndim(kappa) or np.asarray(kappa).dtype.kind not in "biuf" or not 0 <= kappa < np.inf:
         raise ValueError(f"kappa must be a finite number of at least 0, not {kappa!r}")
     return Density("von_mises", (float(wrap(checks.number("loc", loc))), float(kappa)))
 
@@ -199,8 +196,6 @@ def _tabulated_support(values: tuple[float, ...]) -> tuple[float, float]:
     positive = np.flatnonzero(values)
     gaps = np.diff(np.append(positive, positive[0] + n))
     widest = int(gaps.argmax())
-    if gaps[widest] < 2:
-        return FULL_CIRCLE
     first, last = positive[(widest + 1) % len(positive)], positive[widest]
     low, high = first - 1, last + 1 + (n if last < first else 0)
     if high - low >= n:
@@ -211,10 +206,9 @@ def _tabulated_support(values: tuple[float, ...]) -> tuple[float, float]:
 @lru_cache(maxsize=256)
 def _inversion_table(density: Density) -> tuple[NDArray, NDArray]:
     edges = np.linspace(*density.support, _CELLS + 1)
-    if density.kind == "von_mises" and density.parameters[1] > _NARROW:  # all of it within 12 standard deviations
-        edges = density.parameters[0] + np.linspace(-1, 1, _CELLS + 1) * 12 / density.parameters[1] ** 0.5
-    inside = edges.copy()
-    inside[[0, -1]] += np.array([1, -1]) * 1e-9  # the two ends belong to the support
-    heights = density.pdf(inside)
+    heights = density.pdf(np.r_[edges[0] + _ROUNDING, edges[1:-1], edges[-1] - _ROUNDING])  # the ends belong to it
+    if density.kind == "von_mises" and (kappa := density.parameters[1]) > 100:  # a table as narrow as the density
+        apart = np.linspace(-10, 10, _CELLS + 1) / np.sqrt(kappa)
+        edges, heights = density.parameters[0] + apart, np.exp(-2 * kappa * np.sin(apart / 2) ** 2)
     cumulative = np.concatenate([[0.0], np.cumsum((heights[1:] + heights[:-1]) / 2)])
     return edges, cumulative / cumulative[-1]

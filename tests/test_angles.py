@@ -50,6 +50,19 @@ def test_a_density_integrates_to_one_and_samples_what_it_says(density):
     assert (density.pdf(samples) > 0).mean() > 0.999
 
 
+@pytest.mark.parametrize("kappa", [99, 101, 1e4, 1e6, 1e9, 1e15])
+def test_samples_of_a_narrow_density_are_as_narrow_as_it(kappa):
+    samples = circle.wrap(circle.von_mises(3.14, kappa).sample((np.arange(100_000) + 0.5) / 100_000) - 3.14)
+    expected = 1 / (kappa - 0.5)  # to second order
+    assert np.isclose(samples.var() / expected, 1, rtol=1e-3) and abs(samples.mean()) * kappa**0.5 < 1e-3
+
+
+def test_ordinary_densities_keep_the_angles_that_their_draws_have_made():
+    draws = [0.0, 0.01, 0.5, 0.9, 0.999]
+    kept = [-np.pi, 0.7665404083588547, 0.9999999999571347, 1.1284051773624633, 1.3106651049890248]
+    assert np.allclose(circle.von_mises(1, 100).sample(draws), kept, rtol=0, atol=1e-12)
+
+
 def test_von_mises_is_the_textbook_density():
     from scipy.stats import vonmises
 
@@ -66,6 +79,16 @@ def test_the_support_of_a_table_is_the_arc_around_its_mass():
     assert circle.tabulated(values).contains(-np.pi) and not circle.tabulated(values).contains(0.0)
 
 
+@given(st.integers(3, 400), st.integers(-800, 800), st.integers(1, 400))
+def test_both_ends_of_an_arc_belong_to_it_and_no_other_angle_of_the_grid(n, first, steps):
+    steps = 1 + steps % (n - 1)
+    at, step = circle.grid(n), 2 * np.pi / n
+    for low in (at[first % n], first * step - np.pi):  # wrapped, or some turns away
+        arc = circle.uniform(low, low + steps * step)
+        expected = np.isin(np.arange(n), (first + np.arange(steps + 1)) % n)
+        assert np.array_equal(arc.contains(at), expected) and np.array_equal(arc.pdf(at) > 0, expected)
+
+
 def test_densities_are_values_that_can_be_compared_and_hashed():
     assert circle.von_mises(0, 1) == circle.von_mises(2 * np.pi, 1.0)
     assert len({circle.uniform(), circle.uniform(), circle.von_mises(0, 0)}) == 2
@@ -78,6 +101,7 @@ def test_densities_are_values_that_can_be_compared_and_hashed():
         (lambda: circle.von_mises(0, -1), "kappa must be a finite number of at least 0, not -1"),
         (lambda: circle.uniform(1, 0), "uniform needs low < high"),
         (lambda: circle.tabulated([1, -1, 2]), "values must be at least 3 finite, non-negative numbers"),
+        (lambda: circle.tabulated(np.ma.array([1, 2, 3, 99], mask=[0, 0, 0, 1])), "values must be at least 3 finite"),
         (lambda: circle.as_angles([[0.1]]), "angles must have the dimensions"),
         (lambda: circle.as_angles([np.nan]), "angles must be finite"),
         (lambda: circle.as_angles(np.arange(0, 360, 15)), "angles from 0 to 345 rad lie beyond two periods"),
@@ -100,7 +124,7 @@ def test_the_circular_mean_turns_with_its_angles(angles, turn):
     ("call", "sentence"),
     [
         (lambda: fb.von_mises(np.nan), "loc must be a number, not nan"),
-        (lambda: fb.von_mises(0, "a"), "kappa must be a finite number"),
+        *((lambda k=k: fb.von_mises(0, k), "kappa must be a finite number") for k in ("a", None, 1j, [1.0, 2.0])),
         (lambda: fb.uniform(-np.inf, 0), "low must be a number, not -inf"),
         (lambda: fb.numbers("1, inf"), "each of the numbers must be a number, not inf"),
         (lambda: fb.plan_trials(10, np.inf, 0.3), "information must be a number above 0, not inf"),
@@ -112,26 +136,3 @@ def test_the_circular_mean_turns_with_its_angles(angles, turn):
 def test_what_is_no_finite_number_is_refused_by_name(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
-
-
-@pytest.mark.parametrize("count", [12, 48, 100])
-def test_an_arc_holds_its_ends_wherever_it_lies(count):
-    at = fb.grid(count)
-    for start in range(count):
-        for width in (1, 2, count // 3):
-            arc = fb.uniform(at[start], at[start] + width * 2 * np.pi / count)
-            assert arc.contains(at).sum() == width + 1 == (arc.pdf(at) > 0).sum()
-
-
-@pytest.mark.parametrize("kappa", [1e6, 1e9])
-def test_a_narrow_density_is_sampled_as_narrow_as_it_is(kappa):
-    drawn = fb.von_mises(1.0, kappa).sample((np.arange(4000) + 0.5) / 4000) - 1
-    assert drawn.std() == pytest.approx(kappa**-0.5, rel=0.01) and abs(drawn.mean()) < 0.01 * kappa**-0.5
-
-
-def test_what_is_masked_or_no_number_makes_no_density():
-    with pytest.raises(ValueError, match="finite, non-negative"):
-        fb.tabulated(np.ma.array([1.0, 2, 3, 99], mask=[0, 0, 0, 1]))
-    for kappa in (None, 1j, np.ones(2)):
-        with pytest.raises(ValueError, match="kappa must be a finite number"):
-            fb.von_mises(0.0, kappa)

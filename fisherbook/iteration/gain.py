@@ -22,11 +22,11 @@ def harmonics(values: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
     ----------
     values : DataArray (..., angle)
     orders : sequence of int
-        k = 1, 2, …, the new coordinate.
+        k = 1, 2, …, the new coordinate; below half the number of angles, as faster curves look like slower ones there.
     """
+    if np.min(orders) < 1 or np.max(orders) >= values.sizes["angle"] / 2:
+        raise ValueError(f"orders must be from 1 to below half the number of angles, not {list(orders)}")
     about = {"units": "1", "long_name": "frequency k, periods per turn"}
-    if 2 * max(orders) >= values.sizes["angle"]:
-        raise ValueError(f"{values.sizes['angle']} angles show no frequency of {max(orders)}: below half of them")
     k = xr.DataArray(np.asarray(orders), {"frequency": ("frequency", np.asarray(orders), about)})
     return 2 * (values * np.exp(-1j * k * values.angle)).mean("angle", skipna=False)
 
@@ -112,11 +112,10 @@ def amplification(
         not reached, |m| ≥ 1.
     """
     multiplier = 1 - np.asarray(reversion) - rate * np.asarray(gain)
-    if np.isinf(steps):
-        inside = ~(np.abs(multiplier) >= 1)  # nor is what is not known
-        m = np.where(inside, multiplier, 0)
-        sums, squares = 1 / (1 - m), 1 / (1 - _square(m))
-        return tuple(rate**2 * np.where(inside, factor, np.inf) for factor in (_square(sums), squares))
+    if steps == np.inf:
+        outside = np.abs(multiplier) >= 1
+        m = np.where(outside, 0, multiplier)
+        return tuple(rate**2 * np.where(outside, np.inf, x) for x in (1 / _square(1 - m), 1 / (1 - _square(m))))
     powers = multiplier[..., None] ** np.arange(checks.whole_number("steps", steps, least=0))
     return rate**2 * _square(powers.sum(-1)), rate**2 * _square(powers).sum(-1)
 
@@ -144,10 +143,8 @@ def predicted(
         step; and what is each chain's own.
     """
     drift, diffusion = np.array([amplification(gain, n, **scheme) for n in steps]).swapaxes(0, 1)
-    return (
-        drift * (np.asarray(noise["fixed"]) + noise["pretraining"]),
-        diffusion * np.asarray(noise["fresh"]) / replicates,
-    )
+    shared = np.asarray(noise["fixed"]) + noise["pretraining"]
+    return drift * shared, diffusion * np.asarray(noise["fresh"]) / replicates
 
 
 def _square(values: ArrayLike) -> NDArray[np.float64]:

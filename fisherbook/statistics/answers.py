@@ -55,15 +55,11 @@ def answer(
     said = _sentences(find, by)
     reason = why if isinstance(why, str) else _sentences(why, by)
     sure = _sure(found, lead)
-    heading = next(
-        (texts[_place(by[claim])] for claim, texts in (title or {}).items() if by[claim].verdict != "not settled"), ""
-    )
+    heading = next((texts[_place(by[c])] for c, texts in (title or {}).items() if by[c].verdict != "not settled"), "")
     settled = {by[claim].relation for claim in find} - {"", "not settled"}
     relation = lead.relation or f"our {lead.claim.relation}"
     relation = "corrected" if relation in settled and len(settled) > 1 else relation
-    sentences = [
-        *([f"**The earlier work saw:** {saw}"] if saw else []), f"**We find:** {said}", reason, f"**How sure:** {sure}",
-    ]  # fmt: skip
+    sentences = [saw and f"**The earlier work saw:** {saw}", f"**We find:** {said}", reason, f"**How sure:** {sure}"]
     words = sum(len(sentence.split()) for sentence in sentences)
     if words > MOST_WORDS:
         raise ValueError(f"an answer has at most {MOST_WORDS} words, and this one {words}")

@@ -131,12 +131,10 @@ class Finding:
     @property
     def settles(self) -> int | None:
         """How many replicates in all would settle it, if the estimate is true; None if none would, or it is settled."""
-        if self.verdict != "not settled":
+        if self.verdict != "not settled" or math.isinf(self.estimate.standard_error):
             return None
         distance = min(abs(self.estimate.value - edge) for edge in _region(self.claim))
         count, spread = self.estimate.replicates, self.estimate.standard_error * math.sqrt(self.estimate.replicates)
-        if math.isinf(spread):
-            return None
         for more in itertools.takewhile(MOST.__gt__, map(round, _growing(max(count, LEAST["replicates"])))):
             dof = self.estimate.dof * (more - 1) / max(count - 1, 1)
             if stdtrit(dof, (1 + self.level) / 2) * spread / math.sqrt(more) < distance:

@@ -12,6 +12,7 @@ from scipy.special import ive
 
 from .. import angles as circle
 from .. import checks
+from .estimates import _finite
 
 BINS = 1024  # of the circle, when a density is smoothed
 _EDGES = np.linspace(-np.pi, np.pi, BINS + 1)
@@ -34,15 +35,12 @@ def density_of(samples: ArrayLike, angles: ArrayLike, concentration: float = 100
     array, shape (angle,)
         rad⁻¹.
     """
-    return smooth(counted(samples), angles, concentration)
+    return smooth(counted(_finite(np.ravel(samples), "sample")), angles, concentration)
 
 
 def counted(samples: ArrayLike) -> NDArray[np.int64]:
     """Count angles (rad) in the bins of `smooth`."""
-    samples = np.asarray(samples)
-    if not np.isfinite(samples).all():
-        raise ValueError(f"samples must be finite, but {(~np.isfinite(samples)).sum()} of {samples.size} are not")
-    return np.histogram(circle.wrap(samples), _EDGES)[0]
+    return np.histogram(circle.wrap(np.asarray(samples)), _EDGES)[0]
 
 
 def smooth(counts: NDArray[np.int64], angles: ArrayLike, concentration: float = 100.0) -> NDArray[np.float64]:
@@ -123,6 +121,7 @@ def shared_harmonics(
     Parameters
     ----------
     values : array_like, shape (replicate, angle)
+        At least two replicates.
     angles, orders
         As in `harmonics`.
     draws : int
@@ -135,14 +134,15 @@ def shared_harmonics(
         with the probability `level`; and ``p_value``, likewise family-wise. An order's threshold is in
         proportion to its root-mean-square power among shifted curves.
     """
+    values = _finite(values, "replicate", "angle", least=2)
     coefficients = harmonics(values, angles, orders)
-    if not np.isfinite(coefficients).all():
-        raise ValueError("values must be finite: a curve with a gap has no harmonics")
+    coefficients[np.abs(coefficients) < 1e-13 * np.abs(values).max()] = 0  # rounding, which replicates may share
     shifts = np.random.default_rng(seed).uniform(-np.pi, np.pi, (draws, len(coefficients), 1))
     null = shared_power(coefficients * np.exp(1j * np.asarray(orders) * shifts))
     power, scale = shared_power(coefficients), np.sqrt((null**2).mean(0))
-    largest = (null / scale).max(-1)
-    p_value = (1 + (largest[:, None] >= power / scale).sum(0)) / (1 + draws)
+    unit = np.where(scale > 0, scale, 1)
+    largest = (null / unit).max(-1)
+    p_value = (1 + (largest[:, None] >= power / unit).sum(0)) / (1 + draws)
     found = {"power": power, "threshold": scale * np.quantile(largest, level), "p_value": p_value}
     return xr.Dataset({name: ("order", value) for name, value in found.items()}, {"order": list(orders)})
 
@@ -173,11 +173,17 @@ def spread(values: xr.DataArray, over: str = "replicate") -> xr.DataArray:
     return centred(values).var(over, ddof=1, skipna=False).mean("angle", skipna=False) ** 0.5
 
 
+def _whole_grid(values: xr.DataArray) -> NDArray[np.float64]:
+    """Return the angles of curves, those of `grid` unless labelled, which must be a whole grid from any angle on."""
+    at = values.angle.values if "angle" in values.coords else circle.grid(values.sizes["angle"])
+    if np.abs(circle.wrap(np.diff(at, append=at[0]) - 2 * np.pi / len(at))).max() > 1e-6:
+        raise ValueError("angles must be a whole grid of equal steps, ascending but for a turn")
+    return at
+
+
 def grid_increments(values: xr.DataArray, steps: Sequence[int]) -> xr.DataArray:
     """Return the increments φ(θ + Δ) - φ(θ), (lag, ..., angle), of curves on a whole grid, over so many steps."""
-    width = 2 * np.pi / values.sizes["angle"]
-    if "angle" in values.coords and not np.allclose(np.diff(values.angle), width, rtol=0, atol=1e-6):
-        raise ValueError("angles must be a whole grid in rising order")
+    width = 2 * np.pi / len(_whole_grid(values))
     lag = xr.Variable("lag", width * np.asarray(steps), {"units": "rad", "long_name": "lag Δ"})
     return xr.concat([values.roll(angle=-int(step)) - values for step in steps], lag, coords="minimal", join="exact")
 
@@ -188,17 +194,16 @@ def folded(values: xr.DataArray, edge: float = 0.0, name: str = "distance") -> x
     Parameters
     ----------
     values : DataArray (..., angle)
-        On a whole grid of an even number of angles.
+        On a whole grid of an even number of angles, 0 among them.
     edge : float
         Subtracted from the distance.
     name : str
         Of the new dimension.
     """
-    count = values.sizes["angle"]
-    checks.whole_number("half the number of angles", count / 2)
-    if not np.allclose(values.angle, circle.grid(count), rtol=0, atol=1e-6):
-        raise ValueError("angles must be those of grid, in rising order")
-    side = (count // 2 + np.arange(count // 2 + 1)) % count
-    distance = xr.Variable(name, np.abs(values.angle.values[side]) - edge, {"units": "rad"})
-    both = [values.isel(angle=at).rename(angle=name).assign_coords({name: distance}) for at in (side, -side % count)]
-    return (both[0] + both[1]) / 2
+    from_zero = np.abs(circle.wrap(_whole_grid(values)))
+    side = np.arange(checks.whole_number("half the number of angles", len(from_zero) / 2) + 1)
+    if from_zero.min() > 1e-6:
+        raise ValueError("angles must have 0 among them to be folded there")
+    distance = xr.Variable(name, 2 * np.pi * side / len(from_zero) - edge, {"units": "rad"})
+    places = ((from_zero.argmin() + way * side) % len(from_zero) for way in (1, -1))
+    return sum(values.isel(angle=at).rename(angle=name).assign_coords({name: distance}) for at in places) / 2

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from .. import checks
+from .estimates import _finite
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Energy:
     distance : float
         D² = 2 E|X - Y| - E|X - X'| - E|Y - Y'| over different people, in the points' units; it may be negative.
     share : float
-        D² / 2 E|X - Y|: 0 for equal distributions, 1 for two different constants.
+        D² / 2 E|X - Y|: 0 for equal distributions or constants, 1 for two different constants.
     null : array, shape (draw,)
         The share where people are exchanged at random.
     p_value : float
@@ -53,9 +54,7 @@ def energy(
     """
     checks.same_length(first=len(first), people=len(people))
     checks.same_length(second=len(second), others=len(others))
-    points = np.concatenate([np.asarray(x, np.float64).reshape(len(x), -1) for x in (first, second)])
-    if not np.isfinite(points).all():
-        raise ValueError(f"samples must be finite, but {(~np.isfinite(points)).any(1).sum()} of {len(points)} are not")
+    points = np.concatenate([_finite(np.reshape(x, (len(x), -1)), "sample", "dimension") for x in (first, second)])
     (names, rows), (other_names, other_rows) = (np.unique(x, return_inverse=True) for x in (people, others))
     count, common = len(names), len(np.intersect1d(names, other_names))
     draws = checks.whole_number("draws", draws, 0)
@@ -70,12 +69,11 @@ def energy(
     apart = different * (own @ cdist(points, points) @ own.T)
     rng, labels = np.random.default_rng(seed), np.arange(len(person)) < count
     if common:
-        swapped = np.tile(rng.random((draws, count)) < 0.5, 2)
-        drawn = labels ^ swapped
+        drawn = labels ^ np.tile(rng.random((draws, count)) < 0.5, 2)
     else:
         drawn = rng.permuted(np.tile(labels, (draws, 1)), axis=1)
     distance, cross = _compare(apart, different, np.vstack([labels, drawn]).astype(np.float64))
-    share = np.divide(distance, 2 * cross, out=np.zeros_like(cross), where=cross > 0)  # constants differ by nothing
+    share = np.divide(distance, 2 * cross, out=np.zeros_like(distance), where=distance != 0)
     p_value = (1 + (share[1:] >= share[0]).sum()) / (1 + draws) if draws else np.nan
     return Energy(float(distance[0]), float(share[0]), share[1:], float(p_value))
 

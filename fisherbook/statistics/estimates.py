@@ -116,9 +116,7 @@ def agreement(values: np.ndarray) -> Estimate:
         0 for curves that have nothing in common. Of a common curve and as much variance of each replicate's own, the
         correlation is √((R - 1) / 2R); the jackknife corrects it for R, so that it tends to √½.
     """
-    values = values.transpose("replicate", ...) if isinstance(values, xr.DataArray) else values
-    values = _finite(values, "replicate", "angle")
-    checks.whole_number("replicates", len(values), least=3)
+    values = _finite(values, "replicate", "angle", least=3)
 
     def correlation(rows: np.ndarray) -> float:
         rows = rows - rows.mean(1, keepdims=True)
@@ -128,16 +126,24 @@ def agreement(values: np.ndarray) -> Estimate:
     return jackknife(correlation, values)
 
 
-def _finite(values: Any, *dimensions: str) -> np.ndarray:
-    """Return values as a float64 array of the named dimensions, all of them finite."""
-    if isinstance(values, xr.DataArray) and {*values.dims} == {*dimensions}:
-        values = values.transpose(*dimensions)
-    values = np.ma.asarray(values, dtype=np.float64).filled(np.nan)
+def _finite(values: Any, *dimensions: str, least: int = 1) -> np.ndarray:
+    """Return values as a float64 array of the named dimensions, in this order, all finite and enough of the first."""
+    if isinstance(values, xr.DataArray) and values.ndim == len(dimensions):
+        others = iter([d for d in values.dims if d not in dimensions])
+        values = values.transpose(*(d if d in values.dims else next(others) for d in dimensions))
+    values = _unmasked(values).astype(np.float64)
     checks.shape("values", values.shape, *dimensions)
+    checks.whole_number(f"{dimensions[0]}s", len(values), least)
     bad = values.size - np.isfinite(values).sum()
     if bad or not values.size:
         raise ValueError(f"values must be finite and at least one, but {bad} of {values.size} are not finite")
     return values
+
+
+def _unmasked(values: Any) -> np.ndarray:
+    """Return values as an array, NaN where they are masked."""
+    values = np.ma.asarray(values)
+    return np.where(values.mask, np.nan, values.data) if values.mask.any() else values.data
 
 
 def jackknife(
@@ -150,7 +156,7 @@ def jackknife(
     statistic : callable
         Takes the arrays, whole or each without the same replicate, and returns a number.
     *arrays : DataArray with the dimension `over`, or array_like that leads with it
-        An array without that dimension is given as it is.
+        An array without that dimension is given as it is; those with labels along it are matched by them.
     over, of : str
         The dimension, and what it counts.
 
@@ -176,39 +182,33 @@ def jackknife_values(statistic: Callable[..., Any], *arrays: xr.DataArray | Arra
         P s - (P-1) s(without p). Their mean over p is the statistic with its bias corrected, and their spread that of P
         independent values: intervals are Student's with P - 1 degrees of freedom (Efron and Stein 1981).
     """
-    plain = (array if isinstance(array, xr.DataArray) else np.ma.asarray(array) for array in arrays)
-    arrays = _aligned([array.filled(np.nan) if np.ma.is_masked(array) else array for array in plain], [over])
-    lengths = [len(a) if isinstance(a, np.ndarray) else a.sizes.get(over) for a in arrays]
-    checks.same_length(**{f"array {n}": length for n, length in enumerate(lengths, 1) if length is not None})
-    count = next(length for length in lengths if length is not None)
+    arrays, labels = _aligned([a if isinstance(a, xr.DataArray) else _unmasked(a) for a in arrays], over)
+    count = len(labels)
 
-    def without(array: xr.DataArray | np.ndarray, p: int) -> xr.DataArray | np.ndarray:
-        if isinstance(array, np.ndarray):
-            return np.delete(array, p, 0)
-        return array.drop_isel({over: p}) if over in array.dims else array
+    def without(a: xr.DataArray | np.ndarray, rest: np.ndarray) -> xr.DataArray | np.ndarray:
+        return a[rest] if isinstance(a, np.ndarray) else a.isel({over: rest}, missing_dims="ignore")
 
-    left = [statistic(*(without(array, p) for array in arrays)) for p in range(count)]
+    left = [statistic(*(without(a, np.delete(range(count), p)) for a in arrays)) for p in range(count)]
     whole = statistic(*arrays)
     if isinstance(whole, xr.DataArray) and whole.ndim:
-        labels = next(a[over] for a in arrays if isinstance(a, xr.DataArray) and over in a.coords)
         without_one = xr.concat(left, labels, coords="minimal", compat="equals", join="exact")
         return (count * whole - (count - 1) * without_one).transpose(over, ...)
     return count * np.asarray(whole) - (count - 1) * np.asarray(left)
 
 
-def _aligned(arrays: Sequence[Any], dimensions: Sequence[str]) -> list[Any]:
-    """Return arrays in the order of the first that has labels along a dimension."""
-    for name in dimensions:
-        own = [array.indexes.get(name) if isinstance(array, xr.DataArray) else None for array in arrays]
-        first = next((index for index in own if index is not None), None)
-        if odd := [index for index in own if index is not None and len(index.symmetric_difference(first))]:
-            apart = odd[0].symmetric_difference(first)[0]
-            raise ValueError(f"arrays must have the same labels along {name}, but {apart!r} is in one only")
-        arrays = [
-            array if index is None or index.equals(first) else array.sel({name: first})
-            for array, index in zip(arrays, own, strict=True)
-        ]
-    return list(arrays)
+def _aligned(arrays: Sequence[Any], d: str) -> tuple[list[Any], xr.DataArray]:
+    """Return arrays with their labels along a dimension in the order of the first, and these labels."""
+    lengths = [len(a) if isinstance(a, np.ndarray) else a.sizes.get(d) for a in arrays]
+    checks.same_length(**{f"array {n}": length for n, length in enumerate(lengths, 1) if length is not None})
+    positions = xr.DataArray(range(checks.whole_number(f"labels of {d}", max(n or 0 for n in lengths))), dims=d, name=d)
+    labels = next((a[d] for a in arrays if d in getattr(a, "indexes", ())), positions)
+    first, arrays = labels.to_index(), list(arrays)
+    for n, own in enumerate(getattr(a, "indexes", {}).get(d, first) for a in arrays):
+        same = own.equals(first)
+        if not same and len(own.unique().intersection(first)) < len(first):
+            raise ValueError(f"arrays must have the same labels along {d}, each once, unlike array {n + 1}")
+        arrays[n] = arrays[n] if same else arrays[n].sel({d: first})
+    return arrays, labels
 
 
 def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
@@ -219,7 +219,7 @@ def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequen
     estimator : callable
         Takes the arrays at one combination, such as `over_replicates`, or a `jackknife` of a statistic.
     *arrays : DataArray
-        One that lacks a dimension is given as it is.
+        One that lacks a dimension is given as it is; labels are matched.
     over : sequence of str
         The dimensions.
 
@@ -228,12 +228,12 @@ def each(estimator: Callable[..., Estimate], *arrays: xr.DataArray, over: Sequen
     DataArray (..., end)
         Leading with the dimensions of `over`; ``end`` is ``low``, ``value`` and ``high``.
     """
-    arrays = _aligned(arrays, over)
-    labels = {d: next(a[d] for a in arrays if d in a.dims) for d in over}
+    labels = {}
+    for d in over:
+        arrays, labels[d] = _aligned(arrays, d)
     found = np.empty((*(len(values) for values in labels.values()), 3))
     for place in np.ndindex(found.shape[:-1]):
         at = dict(zip(over, place, strict=True))
-        one = estimator(*(a.isel({d: i for d, i in at.items() if d in a.dims}, drop=True) for a in arrays))
-        low, high = one.interval()
-        found[place] = low, one.value, high
+        one = estimator(*(a.isel(at, drop=True, missing_dims="ignore") for a in arrays))
+        found[place] = np.insert(one.interval(), 1, one.value)
     return xr.DataArray(found, {**labels, "end": ["low", "value", "high"]}, name="estimate")

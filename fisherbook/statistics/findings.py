@@ -9,22 +9,13 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from .answers import answer
-from .claims import KINDS, Claim, Finding, judge
-from .estimates import (
-    Estimate,
-    agreement,
-    each,
-    jackknife,
-    jackknife_values,
-    over_replicates,
-    over_replicates_and_people,
-)
+from .claims import KINDS, Claim, Estimate, Finding, judge
+from .estimates import agreement, each, jackknife, jackknife_values, over_replicates, over_replicates_and_people
 from .texts import numbers, plain, tell
 
 __all__ = [
     "Claim", "Estimate", "Finding", "agreement", "announce", "answer", "decide", "each", "glue_findings", "jackknife",
-    "jackknife_values", "judge", "numbers", "over_replicates", "over_replicates_and_people", "plain",
-    "table", "tell",
+    "jackknife_values", "judge", "numbers", "over_replicates", "over_replicates_and_people", "plain", "table", "tell",
 ]  # fmt: skip
 
 

@@ -150,11 +150,10 @@ def fit(log_ratio: xr.DataArray, density: xr.DataArray, least: float = 0.1) -> x
         ``scatter``, the root mean square of what the line leaves, with n - 2 in the denominator; dimensions (...).
         Missing where fewer than three angles are left.
     """
-    own, other = (values.indexes.get("angle") for values in (log_ratio, density))
-    if own is not None and other is not None and len(own.symmetric_difference(other)):
-        if len(own) != len(other) or not np.allclose(own, other, rtol=0, atol=1e-9):
-            raise ValueError("log_ratio and density must have the same angles")
-        log_ratio = log_ratio.assign_coords(angle=other)  # which differ by rounding alone
+    if "angle" in density.indexes and "angle" in log_ratio.indexes:
+        density = density.sortby("angle").reindex_like(log_ratio.angle, method="nearest", tolerance=1e-9, fill_value=-1)
+        if (density < 0).any():
+            raise ValueError("density must be given at all angles of log_ratio, to 1e-9 rad")
     x = np.log(density.where((density > least * density.max("angle")) & log_ratio.notnull()))
     y = log_ratio.where(x.notnull())
     x, offset = x - x.mean("angle"), y.mean("angle")
@@ -187,7 +186,8 @@ def inverse_line(exponents: xr.DataArray, q: ArrayLike) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If the replicates' mean of α is not positive on average over losses: then no such line describes it.
+        If all q are equal, or if the replicates' mean of α is not positive on average over losses: then no such line
+        describes it.
     """
     dims = {"input_core_dims": [["replicate", "loss"], ["loss"]], "output_core_dims": [["replicate"]] * 2}
     found = xr.apply_ufunc(_inverse_line, exponents, q, vectorize=True, **dims)
@@ -196,6 +196,8 @@ def inverse_line(exponents: xr.DataArray, q: ArrayLike) -> xr.Dataset:
 
 def _inverse_line(exponents: NDArray[np.float64], q: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     mean = exponents.mean(0)
+    if not q.max() > q.min():
+        raise ValueError(f"a line needs two different q or more, not {q.tolist()}")
     if not mean.mean() > 0:
         raise ValueError(f"1/α has no line where α is not positive, but its mean is {mean.mean():.3g}")
     ends = np.array([q.min(), q.max()])

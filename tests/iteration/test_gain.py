@@ -82,6 +82,24 @@ def test_a_single_noiseless_frequency_has_its_gain_exactly():
     np.testing.assert_allclose(gain.harmonics(drive, [1]), [0.3 * np.exp(0.7j)])
 
 
+@pytest.mark.parametrize("orders", [[1, 6], [7], [0, 1]])
+def test_frequencies_that_the_grid_does_not_tell_apart_are_refused(orders):
+    curve = xr.DataArray(np.cos(5 * fb.grid(12)), {"angle": fb.grid(12)})
+    np.testing.assert_allclose(gain.harmonics(curve, range(1, 6)), [0, 0, 0, 0, 1], atol=1e-12)
+    with pytest.raises(ValueError, match="from 1 to below half the number of angles, not"):
+        gain.harmonics(curve, orders)
+
+
+def test_what_is_not_known_has_no_harmonics_no_gain_and_no_amplification():
+    drive = xr.DataArray(np.cos(fb.grid(12)), {"angle": fb.grid(12)})
+    answers = 0.4 * drive * xr.DataArray([1.0, 1.0], {"chain": [0, 1]})
+    answers[7, 1] = np.nan
+    both = xr.DataArray([1, -1], {"sign": [1, -1]}) * answers
+    assert np.isnan(gain.harmonics(answers, [1])).values.tolist() == [[False], [True]]
+    np.testing.assert_allclose(gain.response(both, drive, [1]), [[0.4], [np.nan]])
+    assert np.isnan(gain.amplification(np.nan, np.inf)).all()
+
+
 def test_without_gain_constant_noise_drifts_and_fresh_noise_diffuses():
     for n in (0, 1, 5):
         np.testing.assert_allclose(gain.amplification(0.0, n), (n**2, n))
@@ -127,12 +145,3 @@ def test_pseudovalues_of_a_mean_are_the_values_and_their_spread_is_the_variance_
 def test_arrays_of_different_networks_are_refused():
     with pytest.raises(ValueError, match="array 1 has 3, array 2 has 4"):
         findings.jackknife_values(lambda a, b: 0, np.ones(3), np.ones(4))
-
-
-def test_a_frequency_that_the_grid_cannot_show_is_refused_and_a_gap_is_no_number():
-    curve = xr.DataArray(np.cos(fb.grid(16)), {"angle": fb.grid(16)}, ("angle",))
-    assert gain.harmonics(curve, [1]).item() == pytest.approx(1)
-    assert np.isnan(gain.harmonics(curve.where(curve > -0.9), [1])).all()
-    with pytest.raises(ValueError, match="16 angles show no frequency of 8: below half of them"):
-        gain.harmonics(curve, [1, 8])
-    assert np.isnan(gain.amplification(np.nan, np.inf)).all()

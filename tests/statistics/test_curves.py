@@ -92,26 +92,46 @@ def test_a_random_walk_has_exponent_one_half_and_a_sine_has_one():
         assert np.isclose(curves.local_exponent(lags, structure), expected, atol=0.02)
 
 
+def test_curves_on_a_grid_from_any_angle_on_have_the_same_increments_folds_and_spread():
+    at = circle.grid(12)
+    curve = xr.DataArray(np.cos(at) + 0.3 * np.sin(at) + [[0.0], [0.1]] * at, {"replicate": [0, 1], "angle": at})
+    steps, folded = curves.grid_increments(curve, [1, 3]), curves.folded(curve, 0.5)
+    assert np.allclose(folded.distance, np.arange(7) * np.pi / 6 - 0.5) and folded.dims == ("replicate", "distance")
+    assert np.allclose(folded[0, 1:-1], np.cos(folded.distance[1:-1] + 0.5))
+    for turned in (curve.roll(angle=5, roll_coords=True), curve.assign_coords(angle=at % (2 * np.pi))):
+        xr.testing.assert_allclose(curves.folded(turned, 0.5), folded)
+        found = curves.grid_increments(turned, [1, 3])
+        xr.testing.assert_allclose(found.assign_coords(angle=circle.wrap(found.angle)).sortby("angle"), steps)
+    assert np.array_equal(curves.folded(curve.drop_vars("angle"), 0.5), folded)
+
+
+def test_angles_that_are_no_whole_grid_in_order_are_refused():
+    at = circle.grid(12)
+    for wrong in (at[::-1], np.roll(at, 3)[[1, 0, *range(2, 12)]], at / 2, np.append(at[:11], 3.0)):
+        curve = xr.DataArray(np.cos(wrong), {"angle": wrong})
+        for call in (lambda c: curves.grid_increments(c, [1]), curves.folded):
+            with pytest.raises(ValueError, match="must be a whole grid of equal steps"):
+                call(curve)
+    with pytest.raises(ValueError, match="0 among them"):
+        curves.folded(xr.DataArray(at, {"angle": at + np.pi / 12}))
+    with pytest.raises(ValueError, match="half the number of angles"):
+        curves.folded(xr.DataArray(circle.grid(5), {"angle": circle.grid(5)}))
+
+
+def test_the_spread_of_curves_with_a_missing_angle_is_missing():
+    values = xr.DataArray(np.random.default_rng(0).normal(size=(2, 4, 12)), dims=("case", "replicate", "angle"))
+    whole = curves.spread(values)
+    values[1, 2, 7] = np.nan
+    assert np.allclose(curves.spread(values), [whole[0], np.nan], equal_nan=True)
+
+
 def test_the_density_of_many_angles_is_the_density_they_were_drawn_from():
     density = fb.von_mises(3.0, 2.0)
     samples = density.sample((np.arange(50_000) + 0.5) / 50_000)
     at = circle.grid(64)
     assert np.allclose(curves.density_of(samples, at), density.pdf(at), atol=0.006)
+    for missing in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="1 of 3 are not finite"):
+            curves.density_of([0.0, 1.0, missing], at)
     turned = curves.density_of(circle.wrap(samples + at[5] - at[0]), at)
     assert np.allclose(turned, np.roll(curves.density_of(samples, at), 5), atol=2e-3)
-
-
-def test_curves_off_the_grid_and_with_gaps_are_refused():
-    curve = xr.DataArray(np.arange(8.0), {"angle": fb.grid(8)}, ("angle",))
-    for ask in (lambda c: curves.grid_increments(c, [1]), curves.folded):
-        with pytest.raises(ValueError, match="in rising order"):
-            ask(curve.isel(angle=[1, 0, 2, 3, 4, 5, 6, 7]))
-    with pytest.raises(ValueError, match="those of grid"):
-        curves.folded(curve.assign_coords(angle=fb.grid(8) + np.pi))
-    assert curves.grid_increments(curve.assign_coords(angle=fb.grid(8) + 0.1), [1]).sizes["angle"] == 8
-    gap = curve.where(curve > 0).expand_dims(replicate=3)
-    assert np.isnan(curves.spread(gap))
-    with pytest.raises(ValueError, match="values must be finite"):
-        curves.shared_harmonics(gap.values, fb.grid(8), [1, 2], draws=9)
-    with pytest.raises(ValueError, match="samples must be finite, but 1 of 2 are not"):
-        curves.density_of([0.0, np.nan], fb.grid(8))

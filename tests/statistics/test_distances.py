@@ -32,6 +32,12 @@ def test_two_constants_differ_by_twice_their_distance_and_share_nothing():
     assert np.isclose(found.share, 1)
 
 
+@pytest.mark.parametrize("same_people", [False, True])
+def test_equal_constants_do_not_differ(same_people):
+    found = energy(np.ones(6), np.ones(6), [0, 0, 1, 1, 2, 2], np.arange(6) // 2 + 3 * (not same_people), draws=99)
+    assert (found.distance, found.share, found.p_value) == (0, 0, 1)
+
+
 def test_angles_on_both_sides_of_pi_are_near_each_other():
     near = compared(on_circle(np.full((3, 2), np.pi - 0.05)), on_circle(np.full((3, 2), -np.pi + 0.05)))
     assert np.isclose(near.distance, 2 * 2 * np.sin(0.05))
@@ -106,15 +112,12 @@ def test_people_who_are_in_both_sets_in_part_and_sets_of_one_person_are_refused(
         energy(np.zeros(4), np.zeros(4), [0, 0, 1, 1], [1, 1, 2, 2])
     with pytest.raises(ValueError, match="at least two people, not 1 and 2"):
         energy(np.zeros(2), np.zeros(4), [0, 0], [1, 1, 2, 2])
+    for values in ([0, np.nan, 1, 2], np.ma.array([0, 9, 1, 2], mask=[0, 1, 0, 0])):
+        with pytest.raises(ValueError, match="1 of 4 are not finite"):
+            energy(np.zeros(4), values, [0, 0, 1, 1], [2, 2, 3, 3], draws=99)
+    with pytest.raises(ValueError, match="first has 3, people has 4"):
+        energy(np.zeros(3), np.zeros(5), [0, 0, 1, 1], [2, 2, 3, 3])
+    with pytest.raises(ValueError, match="second has 5, others has 4"):
+        energy(np.zeros(4), np.zeros(5), [0, 0, 1, 1], [2, 2, 3, 3])
     with pytest.raises(ValueError, match="draws must be a whole number"):
         energy(np.zeros(2), np.zeros(2), [0, 1], [2, 3], draws=-1)
-
-
-def test_constants_differ_by_nothing_and_gaps_are_refused():
-    who = np.arange(6)
-    found = energy(np.ones(6), np.ones(6), who, who + 6, draws=99)
-    assert found.share == 0 and found.p_value == 1
-    with pytest.raises(ValueError, match="samples must be finite, but 1 of 12 are not"):
-        energy([np.nan, *np.ones(5)], np.ones(6), who, who + 6)
-    with pytest.raises(ValueError, match="first has 5, people has 6"):
-        energy(np.ones(5), np.ones(7), who, who + 6)

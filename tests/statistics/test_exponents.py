@@ -65,6 +65,22 @@ def test_the_interval_of_the_slope_covers_it(rng):
     assert 0.91 < hits / 300 < 0.98
 
 
+def test_angles_are_matched_whichever_way_they_are_computed_and_missing_ones_refused():
+    density = along_angle(fb.von_mises(0, 1).pdf(ANGLES))
+    degrees = np.deg2rad(np.arange(-180, 180, 5.0))
+    assert (degrees != ANGLES).any()
+    values = (0.5 * np.log(density)).assign_coords(angle=degrees)
+    assert np.isclose(power_law.exponent(values[::-3], density[::-1]), 0.5)
+    assert np.isclose(power_law.exponent(values.drop_vars("angle"), density), 0.5)
+    with pytest.raises(ValueError, match="density must be given at all angles"):
+        power_law.fit(values, density[::2])
+
+
+def test_no_line_is_fitted_to_a_single_loss():
+    with pytest.raises(ValueError, match="a line needs two different q or more, not"):
+        power_law.inverse_line(xr.DataArray(np.full((4, 6), 0.5), dims=("replicate", "loss")), 0 * Q)
+
+
 def test_no_line_is_fitted_to_exponents_below_zero():
     with pytest.raises(ValueError, match="not positive"):
         power_law.inverse_line(xr.DataArray(np.full((4, 6), -0.1), dims=("replicate", "loss")), Q)

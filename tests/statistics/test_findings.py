@@ -173,6 +173,26 @@ def test_missing_replicates_are_refused_in_a_sentence():
         findings.over_replicates_and_people([1.0, 2.0, 3.0])
 
 
+def test_masked_values_are_missing():
+    masked = np.ma.array([1, 2, 3, 99], mask=[0, 0, 0, 1])
+    for estimate in (findings.over_replicates, lambda values: findings.jackknife(np.mean, values)):
+        with pytest.raises(ValueError, match="are not finite"):
+            estimate(masked)
+    with pytest.raises(ValueError, match="1 of 8 are not finite"):
+        findings.over_replicates_and_people([masked, masked.data])
+    assert findings.jackknife(np.mean, masked[:3]) == findings.jackknife(np.mean, [1, 2, 3])
+
+
+def test_dimensions_go_by_name_and_where_they_have_other_names_by_position(rng):
+    table = rng.normal(size=(4, 7))
+    expected = findings.over_replicates_and_people(table)
+    for dims in (("replicate", "person"), ("network", "who"), ("replicate", "who"), ("network", "person")):
+        assert findings.over_replicates_and_people(xr.DataArray(table, dims=dims)) == expected
+        turned = xr.DataArray(table.T, dims=dims[::-1])
+        assert (findings.over_replicates_and_people(turned) == expected) == (dims != ("network", "who"))
+    assert findings.agreement(xr.DataArray(table.T, dims=("place", "replicate"))) == findings.agreement(table)
+
+
 def test_table_shows_the_whole_claim_with_its_rule_and_a_ratio_as_a_ratio():
     claim = Claim("a" * 90, "similar", 1.5, ratio=True)
     (finding,) = judge({claim: Estimate(0.0, 0.1, 1e9, 8, people=4)})
@@ -272,6 +292,45 @@ def test_the_jackknife_is_the_same_on_labelled_and_on_plain_arrays():
     assert np.allclose(curves, labelled) and curves.dims == ("replicate", "angle")
 
 
+def test_labelled_arrays_are_matched_by_their_labels(rng):
+    one, other = (xr.DataArray(rng.normal(size=(2, 6)), {"loss": ["a", "b"], "replicate": range(6)}) for _ in range(2))
+    turned, unlike = other[::-1, ::-1], other.assign_coords(loss=["a", "c"], replicate=range(1, 7))
+
+    def slope(x, y):
+        return float((x.values * y.values).sum() / (x.values**2).sum())
+
+    def slopes(x, y):
+        return findings.each(lambda *of: findings.jackknife(slope, *of), x, y, over=["loss"])
+
+    xr.testing.assert_identical(slopes(one, turned), slopes(one, other))
+    xr.testing.assert_allclose(slopes(turned, one).sel(loss="b"), slopes(other, one).sel(loss="b"))
+    matched = findings.jackknife_values(slope, one, turned[::-1])
+    np.testing.assert_allclose(matched, findings.jackknife_values(slope, one, other))
+    for call in (slopes, lambda *of: findings.jackknife(slope, *of)):
+        with pytest.raises(ValueError, match=r"must have the same labels along \w+, each once, unlike array 2"):
+            call(one, unlike)
+
+
+def test_arrays_without_labels_go_by_position(rng):
+    one, other = (xr.DataArray(rng.normal(size=(6, 3)), dims=("replicate", "angle")) for _ in range(2))
+    labelled = other.assign_coords(replicate=range(6)[::-1])
+
+    def product(x, y):
+        return float((np.asarray(x) * np.asarray(y)).sum())
+
+    expected = findings.jackknife(product, one.values, other.values)
+    assert findings.jackknife(product, one, labelled) == findings.jackknife(product, one.values, labelled) == expected
+    np.testing.assert_allclose(findings.jackknife_values(lambda x: x.mean("replicate"), one), one)
+    for call in (
+        lambda a: findings.each(np.mean, a, over=["loss"]),
+        lambda a: findings.jackknife(np.mean, a, over="loss"),
+    ):
+        with pytest.raises(ValueError, match="labels of loss must be a whole number of at least 1, not 0"):
+            call(one)
+    with pytest.raises(ValueError, match="array 1 has 3, array 2 has 2"):
+        findings.each(lambda x, y: findings.over_replicates(x), one, other[:, :2], over=["angle"])
+
+
 def test_decide_prints_the_verdicts_and_shows_a_second_estimator_beside_the_first(monkeypatch, capsys):
     found, shown = glued(monkeypatch), []
     monkeypatch.setattr("IPython.display.display", shown.append)
@@ -357,29 +416,3 @@ def test_all_numbers_are_one_folded_table_and_inert(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     findings.numbers(**{"a < b": Estimate(0.5, 0.1, 1e9, 5), "steps": 700})
     assert "<td>a &lt; b</td><td>0.50 [0.30, 0.70]</td>" in shown[0].data and "<td>700</td>" in shown[0].data
-
-
-def test_labelled_arrays_of_several_replicates_align_by_label_or_are_refused():
-    one = xr.DataArray(np.arange(6.0), {"replicate": np.arange(6)}, ("replicate",))
-    other = one.isel(replicate=[3, 1, 4, 0, 2, 5])
-    expected = findings.jackknife(lambda a, b: float((a * b).mean()), one.values, one.values)
-    assert findings.jackknife(lambda a, b: float((a * b).mean()), one, other) == expected
-    foreign = one.assign_coords(replicate=np.arange(3, 9))
-    with pytest.raises(ValueError, match=r"arrays must have the same labels along replicate, but .* is in one only"):
-        findings.jackknife(lambda a, b: 0.0, one, foreign)
-    losses = xr.DataArray([[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]], {"loss": ["a", "b"]}, ("loss", "replicate"))
-
-    def apart(a, b):
-        return findings.over_replicates(a - b)
-
-    found = findings.each(apart, losses, losses.isel(loss=[1, 0]), over=["loss"])
-    assert (found.sel(end="value") == 0).all()
-
-
-def test_named_dimensions_say_which_is_which_and_what_is_masked_is_missing(rng):
-    table = xr.DataArray(rng.normal(size=(4, 9)), dims=("replicate", "person"))
-    assert findings.over_replicates_and_people(table) == findings.over_replicates_and_people(table.T)
-    masked = np.ma.array([1.0, 2, 3, 99], mask=[0, 0, 0, 1])
-    for ask in (findings.over_replicates, lambda values: findings.jackknife(np.mean, values)):
-        with pytest.raises(ValueError, match="are not finite"):
-            ask(masked)

@@ -44,6 +44,23 @@ def test_a_planted_harmonic_is_found_and_no_other():
     assert rate[3] >= 0.95 and np.delete(np.array(found), 3, 1).any(1).mean() <= 0.05 + 3 * 0.022
 
 
+@pytest.mark.parametrize("constant", [0.0, 3.3])
+def test_constants_share_no_harmonic(constant):
+    found = curves.shared_harmonics(np.full((6, 120), constant), ANGLES, ORDERS, draws=99)
+    assert (found.p_value == 1).all() and (found.power == 0).all()
+    one = curves.shared_harmonics(np.tile(np.cos(4 * ANGLES), (6, 1)), ANGLES, ORDERS, draws=99).p_value
+    assert (one.sel(order=4) == 0.01) and (one.drop_sel(order=4) == 1).all()
+
+
+def test_a_missing_value_and_a_single_replicate_are_refused():
+    values = scattered(np.random.default_rng(3))
+    with pytest.raises(ValueError, match="replicates must be a whole number of at least 2, not 1"):
+        curves.shared_harmonics(values[:1], ANGLES, ORDERS)
+    values[2, 5] = np.nan
+    with pytest.raises(ValueError, match="1 of 720 are not finite"):
+        curves.shared_harmonics(values, ANGLES, ORDERS)
+
+
 @pytest.mark.slow
 def test_random_phases_are_called_shared_no_more_often_than_stated():
     rng = np.random.default_rng(2)

@@ -73,12 +73,3 @@ def test_a_loss_that_falls_with_the_error_is_refused():
         power_law.optimal_exponent(-1)
     with pytest.raises(ValueError, match="s must be"):
         power_law.optimal_exponent(1, 0)
-
-
-def test_angles_that_differ_by_rounding_are_the_same_and_others_are_refused():
-    at, rounded = fb.grid(36), np.deg2rad(np.arange(-180, 180, 10.0))
-    density = xr.DataArray(fb.von_mises(0, 2).pdf(at), {"angle": at}, ("angle",))
-    gained = 0.5 * np.log(density)
-    assert power_law.exponent(gained.assign_coords(angle=rounded), density) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="must have the same angles"):
-        power_law.exponent(gained.assign_coords(angle=at + 0.1), density)
