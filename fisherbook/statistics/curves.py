@@ -206,4 +206,5 @@ def folded(values: xr.DataArray, edge: float = 0.0, name: str = "distance") -> x
         raise ValueError("angles must have 0 among them to be folded there")
     distance = xr.Variable(name, 2 * np.pi * side / len(from_zero) - edge, {"units": "rad"})
     places = ((from_zero.argmin() + way * side) % len(from_zero) for way in (1, -1))
-    return sum(values.isel(angle=at).rename(angle=name).assign_coords({name: distance}) for at in places) / 2
+    one, other = (values.isel(angle=at).rename(angle=name).assign_coords({name: distance}) for at in places)
+    return (one + other) / 2
