@@ -1,6 +1,7 @@
 import html
 import itertools
 import json
+import queue
 import re
 import shutil
 import sys
@@ -213,15 +214,13 @@ def test_published_results_are_replaced_whole_or_not_at_all_wherever_a_kill_come
     assert sorted(path.name for path in folder.parent.iterdir()) == ["kept", "published"]
 
 
-def test_the_same_run_started_twice_waits_for_the_first_and_says_so(root, no_site, capsys):
+def test_the_same_run_started_twice_waits_for_the_first_and_says_so(root, no_site, monkeypatch):
     folder = execute.execute("first", root=root)
+    said = queue.SimpleQueue()  # not `capsys`, which may lose what another thread prints while it is read
+    monkeypatch.setattr(execute, "_tell", said.put)
     with ThreadPoolExecutor(1) as other, execute._alone(folder):
         second = other.submit(execute.execute, "first", root=root)
-        said = ""
-        while "waiting for another run" not in said and not second.done():
-            said += capsys.readouterr().err
-        assert f"fisherbook: waiting for another run that writes {folder}\n" in said
-        assert not second.done()
+        assert said.get(timeout=60) == f"waiting for another run that writes {folder}"
         time.sleep(0.2)
         assert not second.done()
         (folder / "book").rename(folder / "away")  # nobody works in it meanwhile
