@@ -249,7 +249,7 @@ def training(size: Size) -> list[Row]:
 
             return call
 
-        alone = [[r] for r in range(REPLICATES)]
+        alone = [[r] for r in range(size.of(REPLICATES, 2))]
         ways = {
             "together": run(steps, [REPLICATES]),
             "in sequence": run(steps, alone),
