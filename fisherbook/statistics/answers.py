@@ -57,8 +57,8 @@ def answer(
     sure = _sure(found, lead)
     heading = next((texts[_place(by[c])] for c, texts in (title or {}).items() if by[c].verdict != "not settled"), "")
     settled = {by[claim].relation for claim in find} - {"", "not settled"}
-    relation = lead.relation or f"our {lead.claim.relation}"
-    relation = "corrected" if relation in settled and len(settled) > 1 else relation
+    mixed = lead.relation in settled and len(settled) > 1
+    relation = "corrected" if mixed else lead.relation or f"our {lead.claim.relation}"
     sentences = [saw and f"**The earlier work saw:** {saw}", f"**We find:** {said}", reason, f"**How sure:** {sure}"]
     words = sum(len(sentence.split()) for sentence in sentences)
     if words > MOST_WORDS:
@@ -89,10 +89,10 @@ def _words(finding: Finding) -> dict[str, str]:
 
 
 def _sure(found: Sequence[Finding], lead: Finding) -> str:
-    """How many claims got which verdict, and over what the leading one's interval is."""
+    """How many claims got which verdict, and over what the intervals are, the leading claim's first."""
     count = Counter(finding.verdict for finding in found)
     forms = (("holds", "hold"), ("does not hold", "do not hold"), ("is not settled", "are not settled"))
-    verbs = dict(zip(VERDICTS, forms, strict=True))
-    told = ", ".join(f"{count[v]} {verbs[v][count[v] > 1]}" for v in VERDICTS if count[v])
-    claims = f"of {len(found)} claims {told}" if len(found) > 1 else f"its claim {verbs[found[0].verdict][0]}"
-    return f"{claims}; 95 % intervals over {lead.row['over']}."
+    told = [f"{count[v]} {verbs[count[v] > 1]}" for v, verbs in zip(VERDICTS, forms, strict=True) if count[v]]
+    claims = f"of {len(found)} claims {', '.join(told)}" if len(found) > 1 else f"its claim {told[0].removeprefix('1 ')}"
+    over = " or ".join(dict.fromkeys(finding.row["over"] for finding in (lead, *found)))
+    return f"{claims}; 95 % intervals over {over}."
