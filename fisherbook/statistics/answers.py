@@ -93,6 +93,6 @@ def _sure(found: Sequence[Finding], lead: Finding) -> str:
     count = Counter(finding.verdict for finding in found)
     forms = (("holds", "hold"), ("does not hold", "do not hold"), ("is not settled", "are not settled"))
     told = [f"{count[v]} {verbs[count[v] > 1]}" for v, verbs in zip(VERDICTS, forms, strict=True) if count[v]]
-    claims = f"of {len(found)} claims {', '.join(told)}" if len(found) > 1 else f"its claim {told[0].removeprefix('1 ')}"
+    claims = f"of {len(found)} claims {', '.join(told)}" if len(found) > 1 else f"its claim {told[0][2:]}"
     over = " or ".join(dict.fromkeys(finding.row["over"] for finding in (lead, *found)))
     return f"{claims}; 95 % intervals over {over}."
