@@ -264,7 +264,7 @@ def _numbers(argument: str, value: Any) -> tuple[Tensor, NDArray | None]:
     if isinstance(value, Tensor):
         if value.is_complex() or value.is_meta or value.layout != torch.strided:
             raise ValueError(f"{argument} must be real numbers, not {value.dtype}, {value.layout} on {value.device}")
-        short = value.is_floating_point() and value.itemsize < 4
+        short = value.dtype == torch.bool or (value.is_floating_point() and value.itemsize < 4)
         return _finite(argument, value.detach().double() if short else value.detach()), None
     missing = np.ma.getmaskarray(value) if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value) else None
     try:

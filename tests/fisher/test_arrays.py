@@ -342,6 +342,10 @@ def test_numbers_of_any_kind_are_taken(kind):
     responses, slopes = faces()
     if kind == "bool":
         assert np.isfinite(information(responses > 0, tangents=slopes, angles=ANGLES)).all()
+        trials, angles = recording()
+        many = trials > np.median(trials, 0)
+        found = [information(one, angles=angles, estimator="smoothed") for one in (many, torch.as_tensor(many))]
+        assert np.array_equal(*found)
         return
     given = responses[::-1][::-1] if kind == "reversed" else responses.astype(kind)
     found = information(given, tangents=slopes, angles=ANGLES)
