@@ -90,7 +90,7 @@ def _words(finding: Finding) -> dict[str, str]:
 
 def _sure(found: Sequence[Finding], lead: Finding) -> str:
     """How many claims got which verdict, and over what the intervals are, the leading claim's first."""
-    count = Counter(finding.verdict for finding in found)
+    count = Counter[str](finding.verdict for finding in found)
     forms = (("holds", "hold"), ("does not hold", "do not hold"), ("is not settled", "are not settled"))
     told = [f"{count[v]} {verbs[count[v] > 1]}" for v, verbs in zip(VERDICTS, forms, strict=True) if count[v]]
     claims = f"of {len(found)} claims {', '.join(told)}" if len(found) > 1 else f"its claim {told[0][2:]}"
