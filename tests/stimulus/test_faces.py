@@ -153,6 +153,15 @@ def test_digest_follows_from_what_faces_are_however_they_were_made(rng):
     ]  # fmt: skip
     assert len({faces.digest, *(other.digest for other in others)}) == 7
     assert Faces(images.copy(), "elsewhere").digest == faces.digest
+    images[0] = 0.5  # in place: other images, which are measured anew
+    assert faces.digest == Faces(images.copy(), "made").digest
+
+
+def test_what_is_known_of_faces_goes_by_their_place_whatever_labels_a_table_has():
+    images, told = np.zeros((4, 1, 8, 8), np.float32), pd.Series([0, 0, 1, 1], [3, 1, 0, 2])
+    faces = Faces(images, "made", told, told.to_frame())
+    assert faces.split(None).tolist() == [0, 1, 2, 3]
+    assert faces.identity[[0, 3]].tolist() == faces.attributes[[0, 3], 0].tolist() == [0, 1]
 
 
 def test_faces_that_do_not_agree_with_what_is_known_of_them_meet_a_sentence():
@@ -161,6 +170,12 @@ def test_faces_that_do_not_agree_with_what_is_known_of_them_meet_a_sentence():
         Faces(images, "made", np.arange(2))
     with pytest.raises(ValueError, match="identity must say of each face whom it shows, and some are missing"):
         Faces(images, "made", np.array([0, 1, np.nan]))
+    with pytest.raises(ValueError, match="some are missing"):
+        Faces(images, "made", np.ma.array([0, 1, 2], mask=[True, False, False]))
+    with pytest.raises(ValueError, match=r"attributes must be 1 \(has it\), 0 \(has it not\) or NaN"):
+        Faces(images, "made", attributes=np.array([[1], [-1], [1]]))
+    with pytest.raises(ValueError, match="equal lengths, but train has 2, test has 1"):
+        Faces(images, "made", parts={"train": ([0], [1]), "test": ([2],)})
     with pytest.raises(ValueError, match=r"parts\['test'\] must be indices from 0 to 2, or 3 of True and False"):
         Faces(images, "made", parts={"test": (np.array([0, -1]),)})
     mask = Faces(images, "made", parts={"test": (np.array([False, True, True]),)})
