@@ -121,7 +121,7 @@ def measure(
         ``structure_function`` and ``fourth_moment`` of the logarithm's increments (…, part, layer, lag) and,
         with halves, their mean product ``cross_structure``. With `about` the coordinate ``middle`` (replicate)
         is what lies at angle 0. A replicate whose training failed is missing (NaN); with a readout that cannot
-        report every angle, so is the information outside the support of the stage's density.
+        report every angle, so is the information outside the support of the stage's density, and all increments' means.
 
     Examples
     --------
@@ -144,8 +144,8 @@ def measure(
     if isinstance(parts, Mapping):
         parts = {name: np.asarray(chosen) for name, chosen in parts.items()}
     what = _What(
-        circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), parts, tuple(lags), directions,
-        delta, pairs, seed,
+        circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), parts, tuple(np.ravel(lags)),
+        directions, delta, pairs, seed,
     )  # fmt: skip
     what.check(stimulus, network)
     known = [INITIAL, *(stage.name for stage in stages)]
@@ -237,7 +237,9 @@ def sweep(
     if not grid or not all(len(values) for values in grid.values()):
         raise ValueError("grid must name at least one parameter, each with at least one value")
     for key, values in grid.items():
-        if len(set(values)) < len(values) or not all(isinstance(v, str | int | float | np.number) for v in values):
+        numbers = all(isinstance(v, int | float | np.number) and v == v for v in values)
+        same = numbers or (all(isinstance(v, str) for v in values) and not isinstance(values, str))
+        if not same or len(set(values)) < len(values):
             raise ValueError(f"the values of {key} must be different numbers or texts, not {list(values)!r}")
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     if scheduler is None:
@@ -245,10 +247,12 @@ def sweep(
     else:
         found = _distributed(condition, combinations, scheduler)
     for key, values in reversed(list(grid.items())):  # the last key varies fastest
-        found = [
-            _along(key, dict(zip(values, found[k : k + len(values)], strict=True)), ("stage", "step"))
-            for k in range(0, len(found), len(values))
-        ]
+        rows = [dict(zip(values, found[k : k + len(values)], strict=True)) for k in range(0, len(found), len(values))]
+        try:
+            found = [_along(key, row, ("stage", "step")) for row in rows]
+        except (ValueError, KeyError) as error:  # xarray's, about its own arguments
+            agree = "variables and coordinates, but for stages, must agree, and be named otherwise than the grid's keys"
+            raise ValueError(f"what a sweep's condition returns along {key} can't be joined: {agree}") from error
     both = results.label(found[0])
     for key in grid:
         both[key].attrs = {"units": "1", "long_name": key.replace("_", " ")} | both[key].attrs
@@ -318,7 +322,8 @@ class _What:
         at = self.angles
         if (np.diff(at) <= 0).any() or at[0] < -np.pi or at[-1] >= np.pi:
             raise ValueError("angles must rise on [-pi, pi), each once")
-        checks.number("delta", self.delta, above=0)
+        checks.number("delta", self.delta, above=0, below=np.pi / stimulus.symmetry)
+        checks.whole_number("directions", 1 if self.directions is None else self.directions)
         allowed = {"estimators": ESTIMATORS, "splits": stimulus.faces.splits, "layers": network.layers}
         for argument, names in allowed.items():
             if not getattr(self, argument) and argument != "estimators":
@@ -329,6 +334,10 @@ class _What:
             checks.number("lags", lag, above=0)
         if isinstance(self.parts, str):
             checks.one_of("parts", self.parts, ["halves"])
+        if isinstance(self.parts, Mapping) and "all" in self.parts:
+            raise ValueError("parts must have other names than 'all', which is that of all faces shown")
+        for name, chosen in self.parts.items() if isinstance(self.parts, Mapping) else ():
+            checks.positions(f"parts[{name!r}]", chosen, self.faces(stimulus))
         halved = isinstance(self.parts, str | int)
         if halved and stimulus.faces.identity is None:
             raise ValueError(f"parts={self.parts!r} halves the people, but {stimulus.faces.source} names none")
@@ -419,7 +428,8 @@ def _measure_layer(what: _What, activity: Activity, layer: str) -> xr.Dataset:
 def _roughness(increment: xr.DataArray) -> dict[str, xr.DataArray]:
     """Mean square and fourth power of increments over angles; mean product of halves, over all ways to halve."""
     found = {"structure_function": (increment**2).mean("angle"), "fourth_moment": (increment**4).mean("angle")}
-    first = [name for name in increment.part.values if name.startswith("A")]
+    names = increment.part.values.tolist()
+    first = [name for name in names if name[0] == "A" and f"B{name[1:]}" in names]
     if first:
         other = [f"B{name[1:]}" for name in first]
         product = increment.sel(part=first) * increment.sel(part=other).values
@@ -429,6 +439,7 @@ def _roughness(increment: xr.DataArray) -> dict[str, xr.DataArray]:
 
 def _middles(about: ArrayLike, angles: NDArray, replicate: NDArray) -> xr.DataArray:
     """Check the angles about which circles are turned: one a replicate, a whole number of steps from 0."""
+    about = about.reindex(replicate=replicate) if "replicate" in getattr(about, "coords", ()) else about
     about, step = np.asarray(about, np.float64), 2 * np.pi / len(angles)
     checks.same_length(about=np.size(about), replicates=len(replicate))
     if not np.allclose(angles, circle.grid(len(angles))):
@@ -440,7 +451,9 @@ def _middles(about: ArrayLike, angles: NDArray, replicate: NDArray) -> xr.DataAr
 
 def _turned(measured: xr.Dataset, middles: xr.DataArray) -> xr.Dataset:
     """Turn each replicate's circle so that its middle lies at angle 0."""
-    size = measured.sizes["angle"]
+    size, density = measured.sizes["angle"], measured.stimulus_density
+    if (abs(density.diff("angle")) > 0).any():  # one that all share lies elsewhere on each of the turned circles
+        measured["stimulus_density"] = density.broadcast_like(middles)
     steps = np.round(middles.values * size / (2 * np.pi)).astype(int)
     circles = [name for name, values in measured.items() if {"replicate", "angle"} <= set(values.dims)]
     for name in circles:
@@ -466,8 +479,9 @@ def _on_support(measured: xr.Dataset, ensemble: Ensemble, stage: str) -> xr.Data
     if READOUTS[ensemble.network.readout].full_circle:
         return measured
     taught = [density for s in ensemble.stages if stage in (INITIAL, s.name) for density in s.densities]
-    inside = np.any([density.contains(measured.angle.values) for density in taught], 0)
-    return measured.where(xr.DataArray(inside, dims="angle"))
+    inside = xr.DataArray(np.any([density.contains(measured.angle.values) for density in taught], 0), dims="angle")
+    known = {"angle": inside, "lag": inside.all()}  # increments are averages over the whole circle
+    return measured.map(lambda v: next((v.where(known[d]) for d in known if d in v.dims), v), keep_attrs=True)
 
 
 def _training_loss(ensemble: Ensemble) -> xr.Dataset:

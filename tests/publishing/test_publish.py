@@ -461,5 +461,5 @@ def test_a_folder_of_results_is_its_own_notebooks_and_no_others(tmp_path):
         (tmp_path / f"{name}.ipynb").touch()
     for place in ("results/second", f"results/second/{outcomes.OUTCOME}", "second.ipynb"):
         assert outcomes.outcome(str(tmp_path / place), tmp_path).notebook == "second"
-    with pytest.raises(ValueError, match="there is no run .*: give a page"):
+    with pytest.raises(ValueError, match=r"there is no run .*: give a page"):
         outcomes.outcome(str(tmp_path / "results"), tmp_path)
