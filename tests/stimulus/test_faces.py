@@ -478,6 +478,14 @@ def test_people_of_a_mapping_are_one_where_their_names_are_the_same_but_for_how_
         load_faces(tmp_path, 8, people=pd.Series(["Ada", "Bo"], ["0.png", "./0.png"]))
 
 
+def test_a_name_that_several_folders_have_says_of_none_of_its_images_whom_they_show(tmp_path):
+    for name in ("one/0.png", "two/0.png", "two/1.png", "two/2.png"):
+        save(tmp_path / name)
+    with pytest.warns(UserWarning, match=r"2 of 4 images, for nobody says whom they show: one/0.png, two/0.png"):
+        faces = load_faces(tmp_path, 8, people={"0.png": "Ada", "1.png": "Bo", "2.png": "Cy"})
+    assert faces.identity.tolist() == [0, 1]
+
+
 def test_images_in_whose_name_a_pattern_finds_nothing_are_left_out_and_counted(tmp_path):
     for name in ("ada1.png", "bo1.png", "1.png"):
         save(tmp_path / name)
@@ -629,6 +637,7 @@ def test_attributes_tell_equal_names_in_different_folders_apart(tmp_path):
         ("file,Happy\nada0.png,yes\n", "is no table of comma-separated numbers: .* 'yes'"),
         ("file,Happy\nada0.png,1\nada1.png,1,1,1\n", "is no table of comma-separated numbers"),
         ("", "is no table of comma-separated numbers"),
+        ("file,Happy,Young\nada0.png,1,0,\nada1.png,1,1,\n", "must have a name in its first line for each column"),
         ("file,Happy\nada0.png,2\n", "must hold -1, 0, 1 or nothing, not 2"),
         ("file,Happy\nnobody.png,1\n", "must list each image once, and at least one of the images here"),
         ("file,Happy\nada0.png,1\nada0.png,0\n", "must list each image once"),
@@ -822,6 +831,7 @@ def test_words_of_other_packages_are_not_told(folder, tmp_path):
     for source, options, sentence in (
         (folder, {"attributes": 3}, "no file '3'"),
         ("~nobody_at_all/faces", {}, "source must be an existing folder or zip archive"),
+        ("gratings", {"frequency": 40}, "frequency must be at most half the size, 32, not 40"),
         ("orl", {"noise": np.inf}, "noise must be a number above 0, not inf"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=sentence):
