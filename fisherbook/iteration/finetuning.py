@@ -81,7 +81,8 @@ class Networks:
 
     def __call__(self, densities: Array) -> Array:
         """Return φ (chain, replicate, angle) for the last of the densities ℓ (iteration, chain, angle)."""
-        iterations, chains, _ = densities.shape
+        iterations, chains, angles = densities.shape
+        checks.same_length(densities=angles, curves=self.angles)
         shared = {"seed": self.seed, "device": self.device, "store": self.store, "progress": False}
         start = self._pretrained(chains, iterations - 1, shared)
         stages = [self._stage(n, densities[n]) for n in range(0 if self.warm else iterations - 1, iterations)]
