@@ -40,27 +40,14 @@ _ORDER = ("stage", "replicate", "split", "part", "layer", "estimator", "lag", "a
 
 
 def measure(
-    stimulus: "Stimulus | FeatureBank",
-    network: Network,
-    stages: Sequence[Stage],
-    replicates: int | Sequence[int] = 8,
-    angles: int | ArrayLike = 360,
-    estimators: Sequence[str] = ("tangent",),
-    splits: Sequence[str] = ("train", "test"),
-    layers: Sequence[str] = ("output",),
-    parts: str | int | Mapping[str, ArrayLike] | None = None,
-    about: ArrayLike | None = None,
-    after: Sequence[str] | None = None,
-    lags: Sequence[float] = (),
-    directions: int | None = None,
-    delta: float = 0.05,
-    pairs: bool = False,
-    seed: int = 0,
-    device: str = "auto",
-    memory: str | int = "1 GiB",
-    store: Store | None = None,
-    progress: bool = True,
-) -> xr.Dataset:
+    stimulus: "Stimulus | FeatureBank", network: Network, stages: Sequence[Stage],
+    replicates: int | Sequence[int] = 8, angles: int | ArrayLike = 360, estimators: Sequence[str] = ("tangent",),
+    splits: Sequence[str] = ("train", "test"), layers: Sequence[str] = ("output",),
+    parts: str | int | Mapping[str, ArrayLike] | None = None, about: ArrayLike | None = None,
+    after: Sequence[str] | None = None, lags: Sequence[float] = (), directions: int | None = None,
+    delta: float = 0.05, pairs: bool = False, seed: int = 0, device: str = "auto", memory: str | int = "1 GiB",
+    store: Store | None = None, progress: bool = True,
+) -> xr.Dataset:  # fmt: skip
     """Train an ensemble, and measure the Fisher information about the angle after every stage.
 
     The untrained network is measured too, as stage ``initial``. Equally many faces of every split are shown, the first
@@ -138,9 +125,7 @@ def measure(
     checks.having("stimulus", stimulus, "faces", "a Stimulus or FeatureBank")
     checks.having("network", network, "layers", "a Network")
     seed = checks.whole_number("seed", seed, 0)
-    estimators, splits, layers = (
-        (named,) if isinstance(named, str) else named or () for named in (estimators, splits, layers)
-    )
+    estimators, splits, layers = ((n,) if isinstance(n, str) else n or () for n in (estimators, splits, layers))
     if isinstance(parts, Mapping):
         parts = {name: np.asarray(chosen) for name, chosen in parts.items()}
     what = _What(
@@ -162,9 +147,8 @@ def measure(
     for stage in tqdm(after, desc="measuring", disable=not progress, leave=False):
         asked = [what, _second_task(ensemble), stimulus.digest, made]
         keys = [digest([key, *asked]) for key in ensemble.select(sound).fingerprints(stage)]
-        compute = functools.partial(
-            _measure_stage, what, ensemble, stimulus, stage, dict(zip(keys, sound, strict=True)), memory
-        )
+        replicate_of = dict(zip(keys, sound, strict=True))
+        compute = functools.partial(_measure_stage, what, ensemble, stimulus, stage, replicate_of, memory)
         pieces = store.fill("measurements", keys, compute, _save_piece, _load_piece, ".npz")
         part = _along("replicate", dict(zip(sound, (pieces[key] for key in keys), strict=True)))
         found[stage] = _on_support(part, ensemble, stage)
@@ -208,7 +192,7 @@ def lazily(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sweep(
-    condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence[Any]], scheduler: str | None = None
+    condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence], scheduler: str | None = None
 ) -> xr.Dataset:
     """Call `condition` with every combination of the grid's values, and return one dataset with a dimension per key.
 
@@ -237,9 +221,8 @@ def sweep(
     if not grid or not all(len(values) for values in grid.values()):
         raise ValueError("grid must name at least one parameter, each with at least one value")
     for key, values in grid.items():
-        numbers = all(isinstance(v, int | float | np.number) and v == v for v in values)
-        same = numbers or (all(isinstance(v, str) for v in values) and not isinstance(values, str))
-        if not same or len(set(values)) < len(values):
+        kinds = {"text" if isinstance(v, str) else isinstance(v, int | float | np.number) and v == v for v in values}
+        if isinstance(values, str) or kinds not in ({"text"}, {True}) or len(set(values)) < len(values):
             raise ValueError(f"the values of {key} must be different numbers or texts, not {list(values)!r}")
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     if scheduler is None:
@@ -270,9 +253,7 @@ def _told(condition: Callable[..., xr.Dataset], combination: Mapping[str, Any]) 
         raise type(error)(f"the sweep failed with {said}: {error}") from error
 
 
-def _distributed(
-    condition: Callable[..., xr.Dataset], combinations: Sequence[Mapping[str, Any]], scheduler: str
-) -> list[xr.Dataset]:
+def _distributed(condition: Callable[..., xr.Dataset], combinations: Sequence, scheduler: str) -> list[xr.Dataset]:
     """Call `condition` with each combination on Dask's workers, and return what they return, in order."""
     if scheduler != "local" and not scheduler.startswith(("tcp://", "tls://")):
         raise ValueError(f"scheduler must be None, 'local' or an address such as 'tcp://host:8786', not {scheduler!r}")
@@ -343,8 +324,8 @@ class _What:
             raise ValueError(f"parts={self.parts!r} halves the people, but {stimulus.faces.source} names none")
 
     def faces(self, stimulus: "Stimulus | FeatureBank") -> int:
-        """How many faces of every split are shown: as many as the smallest has."""
-        return min(len(stimulus.faces.split(split)) for split in self.splits)
+        """How many faces of every split are shown: as many as the smallest has in any fold."""
+        return min(len(fold) for split in self.splits for fold in stimulus.faces.parts[split])
 
     def sets(self, activity: Activity) -> dict[str, NDArray]:
         """The sets of faces with which the logarithm is measured, by name."""
@@ -356,9 +337,8 @@ class _What:
         number = 1 if self.parts == "halves" else checks.whole_number("parts", self.parts)
         halves = [log_fisher.halves(activity.identity[0], self.seed + k) for k in range(number)]
         suffix = ["", *(str(k + 1) for k in range(1, number))]
-        return everybody | {
-            n + s: half for s, pair in zip(suffix, halves, strict=True) for n, half in zip("AB", pair, strict=True)
-        }
+        named = (zip([f"A{s}", f"B{s}"], pair, strict=True) for s, pair in zip(suffix, halves, strict=True))
+        return everybody | dict(itertools.chain(*named))
 
 
 def _measure_stage(
@@ -487,10 +467,8 @@ def _on_support(measured: xr.Dataset, ensemble: Ensemble, stage: str) -> xr.Data
 def _training_loss(ensemble: Ensemble) -> xr.Dataset:
     loss = torch.cat(list(ensemble.training_loss.values()), 1).numpy()
     names = np.repeat([s.name for s in ensemble.stages], [s.steps for s in ensemble.stages])
-    return xr.Dataset(
-        {"training_loss": (("replicate", "step"), loss)},
-        {"step": np.arange(loss.shape[1]), "stage_of_step": ("step", names)},
-    )
+    steps = {"step": np.arange(loss.shape[1]), "stage_of_step": ("step", names)}
+    return xr.Dataset({"training_loss": (("replicate", "step"), loss)}, steps)
 
 
 def _stimulus_density(ensemble: Ensemble, angles: ArrayLike) -> xr.DataArray:
@@ -498,9 +476,8 @@ def _stimulus_density(ensemble: Ensemble, angles: ArrayLike) -> xr.DataArray:
     own = any(isinstance(stage.density, tuple) for stage in ensemble.stages)
     rows = [[d.pdf(angles) for d in stage.densities] for stage in ensemble.stages]
     count = len(ensemble.replicate) if own else 1
-    values = np.stack(
-        [np.full((count, len(angles)), np.nan), *(np.broadcast_to(r, (count, len(angles))) for r in rows)]
-    )
+    known = (np.broadcast_to(row, (count, len(angles))) for row in rows)
+    values = np.stack([np.full((count, len(angles)), np.nan), *known])
     coords = {"stage": list(ensemble.weights), "replicate": ensemble.replicate[:count], "angle": angles}
     found = xr.DataArray(values, coords)
     return found if own else found.isel(replicate=0, drop=True)

@@ -24,14 +24,9 @@ Measure = Callable[[Array], Array]
 
 
 def adapt(
-    measure: Measure,
-    scheme: str,
-    starts: ArrayLike,
-    iterations: int,
-    target: ArrayLike | None = None,
-    store: Store | None = None,
-    **options: Any,
-) -> xr.Dataset:
+    measure: Measure, scheme: str, starts: ArrayLike, iterations: int, target: ArrayLike | None = None,
+    store: Store | None = None, **options: Any,
+) -> xr.Dataset:  # fmt: skip
     """Iterate towards the density under which information is uniform, or √F has the shape of a target.
 
     Parameters
@@ -78,7 +73,7 @@ def adapt(
         curve = _measured(measure, np.stack(densities), store)
         if curve.shape[:1] + curve.shape[2:] != starts.shape:
             expected = f"({len(starts)} chains, replicates, {starts.shape[1]} angles)"
-            raise ValueError(f"measure must return an array of shape {expected}, not {curve.shape}")
+            raise ValueError(f"measure must return an array of {expected}, not {curve.shape}")
         if lost := np.flatnonzero(~np.isfinite(curve).all(-1).any(-1)).tolist():
             raise RuntimeError(f"no replicate has a finite curve in iteration {n} of chains {lost}")
         log_density, state = step(log_density, *_mean(curve - wanted), state)
@@ -153,9 +148,8 @@ class Linear:
     def __call__(self, densities: Array) -> Array:
         """Return φ (chain, replicate, angle) for the last of the densities ℓ (iteration, chain, angle)."""
         away = densities[-1] - (0.0 if self.fixed_point is None else np.asarray(self.fixed_point))
-        drawn = np.random.default_rng((self.seed, len(densities))).standard_normal(
-            (len(away), self.replicates, away.shape[1])
-        )  # white: |c_k|² is 4 / angles on average
+        rng = np.random.default_rng((self.seed, len(densities)))
+        drawn = rng.standard_normal((len(away), self.replicates, away.shape[1]))  # white: mean |c_k|² is 4 / angles
         scale = np.sqrt(np.asarray(self.noise) * away.shape[1] / 4)
         answer, noise = band(away, None, by_scale(self.gain)), band(drawn, None, by_scale(scale))
         return answer[:, None] + noise
@@ -246,10 +240,8 @@ def planted(found: xr.Dataset, without: xr.Dataset, gain: ArrayLike, gain_error:
     """
     gain, gain_error = first_scales(gain), first_scales(gain_error)
     before = _chains(without.solution.reindex(chain=found.chain.values), -1)
-    moved, wanted = (
-        coefficients(values)[..., 1 : len(gain) + 1]
-        for values in (_chains(found.solution, -1) - before, found.target.values)
-    )
+    shifted = _chains(found.solution, -1) - before
+    moved, wanted = (coefficients(each)[..., 1 : len(gain) + 1] for each in (shifted, found.target.values))
     expected = wanted / gain
     weight = np.abs(expected) ** 2 / (np.abs(expected) ** 2).sum()
     shift = over_replicates((moved * expected.conj()).real.sum(-1) / (np.abs(expected) ** 2).sum())

@@ -66,17 +66,14 @@ class Networks:
         checks.one_of("pretrained", self.pretrained, ["fixed", "redrawn", "chain"])
         folds = self.stimulus.faces.folds
         if self.replicates % folds or (folds > 1 and self.pretrained == "chain"):
-            raise ValueError(
-                f"{folds} folds of the faces don't go with {self.replicates} replicates, {self.pretrained!r}"
-            )
+            raise ValueError(f"{folds} folds of faces don't go with {self.replicates} replicates, {self.pretrained!r}")
 
     @property
     def key(self) -> str:
         """Digest of all that the curves depend on."""
         own = {k: v for k, v in vars(self).items() if k not in ("stimulus", "store", "device")}
-        made = made_by(
-            "iteration.finetuning", *self.network.kind.modules, device=choose_device(self.device), dtype=torch.float32
-        )
+        device = choose_device(self.device)
+        made = made_by("iteration.finetuning", *self.network.kind.modules, device=device, dtype=torch.float32)
         return digest([own | {"network": self.network.keyed}, self.stimulus.digest, made])
 
     def __call__(self, densities: Array) -> Array:

@@ -60,13 +60,11 @@ class Faces:
             raise ValueError("identity must say of each face whom it shows, and some are missing")
         if np.ma.is_masked(self.attributes) or not (np.isnan(has) | (has == 0) | (has == 1)).all():
             raise ValueError("attributes must be 1 (has it), 0 (has it not) or NaN (unknown)")
-        chosen = {
-            name: tuple(checks.positions(f"parts[{name!r}]", part, len(self)) for part in folds)
-            for name, folds in self.parts.items()
-        }
+        chosen: dict[str, tuple] = {}
+        for name, folds in self.parts.items():
+            chosen[name] = tuple(checks.positions(f"parts[{name!r}]", fold, len(self)) for fold in folds)
         checks.same_length(**{name: len(folds) for name, folds in chosen.items()})
-        for name, value in (known | {"parts": chosen}).items():
-            object.__setattr__(self, name, value)
+        vars(self).update(known, parts=chosen)
 
     @property
     def digest(self) -> str:  # noqa: D102

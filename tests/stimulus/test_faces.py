@@ -637,7 +637,7 @@ def test_attributes_tell_equal_names_in_different_folders_apart(tmp_path):
         ("file,Happy\nada0.png,yes\n", "is no table of comma-separated numbers: .* 'yes'"),
         ("file,Happy\nada0.png,1\nada1.png,1,1,1\n", "is no table of comma-separated numbers"),
         ("", "is no table of comma-separated numbers"),
-        ("file,Happy,Young\nada0.png,1,0,\nada1.png,1,1,\n", "must have a name in its first line for each column"),
+        ("file,Happy,Young\nada0.png,1,0,\nada1.png,1,1,\n", "must name each column in its first line"),
         ("file,Happy\nada0.png,2\n", "must hold -1, 0, 1 or nothing, not 2"),
         ("file,Happy\nnobody.png,1\n", "must list each image once, and at least one of the images here"),
         ("file,Happy\nada0.png,1\nada0.png,0\n", "must list each image once"),
