@@ -237,6 +237,13 @@ def test_the_structure_function_is_the_mean_square_of_the_increments(stimulus, s
     assert np.allclose(here.cross_structure.transpose("lag", ...), d.prod("part").mean("angle"))
 
 
+def test_as_many_faces_are_shown_as_the_smallest_split_of_any_fold_has(stimulus, store):
+    parts = {"train": (np.arange(200), np.arange(200, 400)), "test": (np.arange(200, 400), np.arange(160))}
+    uneven = fb.Stimulus(stimulus.faces.with_splits(parts))
+    for replicate in (0, 1):
+        assert measure(uneven, store, replicates=[replicate], estimators=[]).n_faces == 160
+
+
 def test_wide_layers_are_measured_on_random_directions(stimulus, store):
     found = measure(stimulus, store, layers=["hidden1", "output"], directions=4, splits=["test"])
     assert (found.n_units.sel(layer="hidden1") == 4).all() and (found.n_units.sel(layer="output") == 2).all()
