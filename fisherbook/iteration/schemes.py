@@ -113,7 +113,7 @@ def by_scale(values: ArrayLike) -> Callable[[Array], Array]:
     return lambda k: known[np.minimum(k, len(known) - 1)]
 
 
-def first_scales(values: ArrayLike) -> Array:
+def first_scales(values: Any) -> Array:
     """Return what is known of the frequencies k = 1, 2, … as an array; labels that say otherwise are refused."""
     k = np.ravel(values.frequency).tolist() if "frequency" in getattr(values, "coords", ()) else []
     if k != list(range(1, len(k) + 1)):
