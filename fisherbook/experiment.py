@@ -40,27 +40,14 @@ _ORDER = ("stage", "replicate", "split", "part", "layer", "estimator", "lag", "a
 
 
 def measure(
-    stimulus: "Stimulus | FeatureBank",
-    network: Network,
-    stages: Sequence[Stage],
-    replicates: int | Sequence[int] = 8,
-    angles: int | ArrayLike = 360,
-    estimators: Sequence[str] = ("tangent",),
-    splits: Sequence[str] = ("train", "test"),
-    layers: Sequence[str] = ("output",),
-    parts: str | int | Mapping[str, ArrayLike] | None = None,
-    about: ArrayLike | None = None,
-    after: Sequence[str] | None = None,
-    lags: Sequence[float] = (),
-    directions: int | None = None,
-    delta: float = 0.05,
-    pairs: bool = False,
-    seed: int = 0,
-    device: str = "auto",
-    memory: str | int = "1 GiB",
-    store: Store | None = None,
-    progress: bool = True,
-) -> xr.Dataset:
+    stimulus: "Stimulus | FeatureBank", network: Network, stages: Sequence[Stage],
+    replicates: int | Sequence[int] = 8, angles: int | ArrayLike = 360, estimators: Sequence[str] = ("tangent",),
+    splits: Sequence[str] = ("train", "test"), layers: Sequence[str] = ("output",),
+    parts: str | int | Mapping[str, ArrayLike] | None = None, about: ArrayLike | None = None,
+    after: Sequence[str] | None = None, lags: Sequence[float] = (), directions: int | None = None,
+    delta: float = 0.05, pairs: bool = False, seed: int = 0, device: str = "auto", memory: str | int = "1 GiB",
+    store: Store | None = None, progress: bool = True,
+) -> xr.Dataset:  # fmt: skip
     """Train an ensemble, and measure the Fisher information about the angle after every stage.
 
     The untrained network is measured too, as stage ``initial``. Equally many faces of every split are shown, the first
@@ -121,7 +108,7 @@ def measure(
         ``structure_function`` and ``fourth_moment`` of the logarithm's increments (…, part, layer, lag) and,
         with halves, their mean product ``cross_structure``. With `about` the coordinate ``middle`` (replicate)
         is what lies at angle 0. A replicate whose training failed is missing (NaN); with a readout that cannot
-        report every angle, so is the information outside the support of the stage's density.
+        report every angle, so is the information outside the support of the stage's density, and all increments' means.
 
     Examples
     --------
@@ -138,14 +125,12 @@ def measure(
     checks.having("stimulus", stimulus, "faces", "a Stimulus or FeatureBank")
     checks.having("network", network, "layers", "a Network")
     seed = checks.whole_number("seed", seed, 0)
-    estimators, splits, layers = (
-        (named,) if isinstance(named, str) else named or () for named in (estimators, splits, layers)
-    )
+    estimators, splits, layers = ((n,) if isinstance(n, str) else n or () for n in (estimators, splits, layers))
     if isinstance(parts, Mapping):
         parts = {name: np.asarray(chosen) for name, chosen in parts.items()}
     what = _What(
-        circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), parts, tuple(lags), directions,
-        delta, pairs, seed,
+        circle.as_angles(angles), tuple(estimators), tuple(splits), tuple(layers), parts, tuple(np.ravel(lags)),
+        directions, delta, pairs, seed,
     )  # fmt: skip
     what.check(stimulus, network)
     known = [INITIAL, *(stage.name for stage in stages)]
@@ -162,9 +147,8 @@ def measure(
     for stage in tqdm(after, desc="measuring", disable=not progress, leave=False):
         asked = [what, _second_task(ensemble), stimulus.digest, made]
         keys = [digest([key, *asked]) for key in ensemble.select(sound).fingerprints(stage)]
-        compute = functools.partial(
-            _measure_stage, what, ensemble, stimulus, stage, dict(zip(keys, sound, strict=True)), memory
-        )
+        replicate_of = dict(zip(keys, sound, strict=True))
+        compute = functools.partial(_measure_stage, what, ensemble, stimulus, stage, replicate_of, memory)
         pieces = store.fill("measurements", keys, compute, _save_piece, _load_piece, ".npz")
         part = _along("replicate", dict(zip(sound, (pieces[key] for key in keys), strict=True)))
         found[stage] = _on_support(part, ensemble, stage)
@@ -208,7 +192,7 @@ def lazily(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sweep(
-    condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence[Any]], scheduler: str | None = None
+    condition: Callable[..., xr.Dataset], grid: Mapping[str, Sequence], scheduler: str | None = None
 ) -> xr.Dataset:
     """Call `condition` with every combination of the grid's values, and return one dataset with a dimension per key.
 
@@ -237,7 +221,8 @@ def sweep(
     if not grid or not all(len(values) for values in grid.values()):
         raise ValueError("grid must name at least one parameter, each with at least one value")
     for key, values in grid.items():
-        if len(set(values)) < len(values) or not all(isinstance(v, str | int | float | np.number) for v in values):
+        kinds = {"text" if isinstance(v, str) else isinstance(v, int | float | np.number) and v == v for v in values}
+        if isinstance(values, str) or kinds not in ({"text"}, {True}) or len(set(values)) < len(values):
             raise ValueError(f"the values of {key} must be different numbers or texts, not {list(values)!r}")
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     if scheduler is None:
@@ -245,10 +230,12 @@ def sweep(
     else:
         found = _distributed(condition, combinations, scheduler)
     for key, values in reversed(list(grid.items())):  # the last key varies fastest
-        found = [
-            _along(key, dict(zip(values, found[k : k + len(values)], strict=True)), ("stage", "step"))
-            for k in range(0, len(found), len(values))
-        ]
+        rows = [dict(zip(values, found[k : k + len(values)], strict=True)) for k in range(0, len(found), len(values))]
+        try:
+            found = [_along(key, row, ("stage", "step")) for row in rows]
+        except (ValueError, KeyError) as error:  # xarray's, about its own arguments
+            agree = "variables and coordinates, but for stages, must agree, and be named otherwise than the grid's keys"
+            raise ValueError(f"what a sweep's condition returns along {key} can't be joined: {agree}") from error
     both = results.label(found[0])
     for key in grid:
         both[key].attrs = {"units": "1", "long_name": key.replace("_", " ")} | both[key].attrs
@@ -266,9 +253,7 @@ def _told(condition: Callable[..., xr.Dataset], combination: Mapping[str, Any]) 
         raise type(error)(f"the sweep failed with {said}: {error}") from error
 
 
-def _distributed(
-    condition: Callable[..., xr.Dataset], combinations: Sequence[Mapping[str, Any]], scheduler: str
-) -> list[xr.Dataset]:
+def _distributed(condition: Callable[..., xr.Dataset], combinations: Sequence, scheduler: str) -> list[xr.Dataset]:
     """Call `condition` with each combination on Dask's workers, and return what they return, in order."""
     if scheduler != "local" and not scheduler.startswith(("tcp://", "tls://")):
         raise ValueError(f"scheduler must be None, 'local' or an address such as 'tcp://host:8786', not {scheduler!r}")
@@ -318,7 +303,8 @@ class _What:
         at = self.angles
         if (np.diff(at) <= 0).any() or at[0] < -np.pi or at[-1] >= np.pi:
             raise ValueError("angles must rise on [-pi, pi), each once")
-        checks.number("delta", self.delta, above=0)
+        checks.number("delta", self.delta, above=0, below=np.pi / stimulus.symmetry)
+        checks.whole_number("directions", 1 if self.directions is None else self.directions)
         allowed = {"estimators": ESTIMATORS, "splits": stimulus.faces.splits, "layers": network.layers}
         for argument, names in allowed.items():
             if not getattr(self, argument) and argument != "estimators":
@@ -329,13 +315,17 @@ class _What:
             checks.number("lags", lag, above=0)
         if isinstance(self.parts, str):
             checks.one_of("parts", self.parts, ["halves"])
+        if isinstance(self.parts, Mapping) and "all" in self.parts:
+            raise ValueError("parts must have other names than 'all', which is that of all faces shown")
+        for name, chosen in self.parts.items() if isinstance(self.parts, Mapping) else ():
+            checks.positions(f"parts[{name!r}]", chosen, self.faces(stimulus))
         halved = isinstance(self.parts, str | int)
         if halved and stimulus.faces.identity is None:
             raise ValueError(f"parts={self.parts!r} halves the people, but {stimulus.faces.source} names none")
 
     def faces(self, stimulus: "Stimulus | FeatureBank") -> int:
-        """How many faces of every split are shown: as many as the smallest has."""
-        return min(len(stimulus.faces.split(split)) for split in self.splits)
+        """How many faces of every split are shown: as many as the smallest has in any fold."""
+        return min(len(fold) for split in self.splits for fold in stimulus.faces.parts[split])
 
     def sets(self, activity: Activity) -> dict[str, NDArray]:
         """The sets of faces with which the logarithm is measured, by name."""
@@ -347,9 +337,8 @@ class _What:
         number = 1 if self.parts == "halves" else checks.whole_number("parts", self.parts)
         halves = [log_fisher.halves(activity.identity[0], self.seed + k) for k in range(number)]
         suffix = ["", *(str(k + 1) for k in range(1, number))]
-        return everybody | {
-            n + s: half for s, pair in zip(suffix, halves, strict=True) for n, half in zip("AB", pair, strict=True)
-        }
+        named = (zip([f"A{s}", f"B{s}"], pair, strict=True) for s, pair in zip(suffix, halves, strict=True))
+        return everybody | dict(itertools.chain(*named))
 
 
 def _measure_stage(
@@ -419,7 +408,8 @@ def _measure_layer(what: _What, activity: Activity, layer: str) -> xr.Dataset:
 def _roughness(increment: xr.DataArray) -> dict[str, xr.DataArray]:
     """Mean square and fourth power of increments over angles; mean product of halves, over all ways to halve."""
     found = {"structure_function": (increment**2).mean("angle"), "fourth_moment": (increment**4).mean("angle")}
-    first = [name for name in increment.part.values if name.startswith("A")]
+    names = increment.part.values.tolist()
+    first = [name for name in names if name[0] == "A" and f"B{name[1:]}" in names]
     if first:
         other = [f"B{name[1:]}" for name in first]
         product = increment.sel(part=first) * increment.sel(part=other).values
@@ -429,6 +419,7 @@ def _roughness(increment: xr.DataArray) -> dict[str, xr.DataArray]:
 
 def _middles(about: ArrayLike, angles: NDArray, replicate: NDArray) -> xr.DataArray:
     """Check the angles about which circles are turned: one a replicate, a whole number of steps from 0."""
+    about = about.reindex(replicate=replicate) if "replicate" in getattr(about, "coords", ()) else about
     about, step = np.asarray(about, np.float64), 2 * np.pi / len(angles)
     checks.same_length(about=np.size(about), replicates=len(replicate))
     if not np.allclose(angles, circle.grid(len(angles))):
@@ -440,7 +431,9 @@ def _middles(about: ArrayLike, angles: NDArray, replicate: NDArray) -> xr.DataAr
 
 def _turned(measured: xr.Dataset, middles: xr.DataArray) -> xr.Dataset:
     """Turn each replicate's circle so that its middle lies at angle 0."""
-    size = measured.sizes["angle"]
+    size, density = measured.sizes["angle"], measured.stimulus_density
+    if (abs(density.diff("angle")) > 0).any():  # one that all share lies elsewhere on each of the turned circles
+        measured["stimulus_density"] = density.broadcast_like(middles)
     steps = np.round(middles.values * size / (2 * np.pi)).astype(int)
     circles = [name for name, values in measured.items() if {"replicate", "angle"} <= set(values.dims)]
     for name in circles:
@@ -466,17 +459,16 @@ def _on_support(measured: xr.Dataset, ensemble: Ensemble, stage: str) -> xr.Data
     if READOUTS[ensemble.network.readout].full_circle:
         return measured
     taught = [density for s in ensemble.stages if stage in (INITIAL, s.name) for density in s.densities]
-    inside = np.any([density.contains(measured.angle.values) for density in taught], 0)
-    return measured.where(xr.DataArray(inside, dims="angle"))
+    inside = xr.DataArray(np.any([density.contains(measured.angle.values) for density in taught], 0), dims="angle")
+    known = {"angle": inside, "lag": inside.all()}  # increments are averages over the whole circle
+    return measured.map(lambda v: next((v.where(known[d]) for d in known if d in v.dims), v), keep_attrs=True)
 
 
 def _training_loss(ensemble: Ensemble) -> xr.Dataset:
     loss = torch.cat(list(ensemble.training_loss.values()), 1).numpy()
     names = np.repeat([s.name for s in ensemble.stages], [s.steps for s in ensemble.stages])
-    return xr.Dataset(
-        {"training_loss": (("replicate", "step"), loss)},
-        {"step": np.arange(loss.shape[1]), "stage_of_step": ("step", names)},
-    )
+    steps = {"step": np.arange(loss.shape[1]), "stage_of_step": ("step", names)}
+    return xr.Dataset({"training_loss": (("replicate", "step"), loss)}, steps)
 
 
 def _stimulus_density(ensemble: Ensemble, angles: ArrayLike) -> xr.DataArray:
@@ -484,9 +476,8 @@ def _stimulus_density(ensemble: Ensemble, angles: ArrayLike) -> xr.DataArray:
     own = any(isinstance(stage.density, tuple) for stage in ensemble.stages)
     rows = [[d.pdf(angles) for d in stage.densities] for stage in ensemble.stages]
     count = len(ensemble.replicate) if own else 1
-    values = np.stack(
-        [np.full((count, len(angles)), np.nan), *(np.broadcast_to(r, (count, len(angles))) for r in rows)]
-    )
+    known = (np.broadcast_to(row, (count, len(angles))) for row in rows)
+    values = np.stack([np.full((count, len(angles)), np.nan), *known])
     coords = {"stage": list(ensemble.weights), "replicate": ensemble.replicate[:count], "angle": angles}
     found = xr.DataArray(values, coords)
     return found if own else found.isel(replicate=0, drop=True)

@@ -272,14 +272,9 @@ class Store:
         self.root = Path(root)
 
     def fill(
-        self,
-        kind: str,
-        keys: Sequence[str],
-        compute: Callable[[list[str]], Iterable[tuple[str, T]]],
-        save: Callable[[T, Path], None],
-        load: Callable[[Path], T],
-        suffix: str,
-    ) -> dict[str, T]:
+        self, kind: str, keys: Sequence[str], compute: Callable[[list[str]], Iterable[tuple[str, T]]],
+        save: Callable[[T, Path], None], load: Callable[[Path], T], suffix: str,
+    ) -> dict[str, T]:  # fmt: skip
         """Return the values of all keys; those that the store lacks are computed once, whoever else asks.
 
         Parameters

@@ -115,6 +115,8 @@ def test_the_linear_readout_is_measured_on_its_support_only(stimulus, store):
     missing = fisher.fisher_information.isnull().all(("replicate", "split", "layer", "estimator"))
     outside = abs(fisher.angle) > 1.5
     assert (missing == outside).all()
+    found = measure(stimulus, store, replace(NETWORK, readout="linear"), stages, lags=[0.5]).structure_function
+    assert "angle" not in found.dims and found.isnull().all()
 
 
 def test_a_sweep_adds_a_dimension_per_key(stimulus, store):
@@ -186,6 +188,18 @@ def test_about_turns_each_replicates_circle_and_nothing_else(stimulus, store):
     assert np.allclose(turned.middle, middles)
     assert np.allclose(turned.rmse.mean("angle"), plain.rmse.mean("angle"))
     assert np.allclose(turned.training_loss, plain.training_loss)
+    for r, middle in enumerate(middles):
+        shared = STAGES[1].density.pdf(plain.angle.values + middle)
+        assert np.allclose(turned.stimulus_density.sel(stage="focused", replicate=r), shared)
+    labelled = xr.DataArray(middles[::-1], {"replicate": [1, 0]})
+    assert turned.log_fisher.equals(measure(stimulus, store, about=labelled).log_fisher)
+
+
+def test_named_parts_that_begin_with_an_a_are_no_halves(stimulus, store):
+    parts = {"Ada": np.arange(60), "Bob": np.arange(60, 120), "rest": np.arange(120) > 59}
+    found = measure(stimulus, store, estimators=[], parts=parts, lags=[0.5])
+    assert "cross_structure" not in found
+    assert found.log_fisher.sel(part="Bob", drop=True).equals(found.log_fisher.sel(part="rest", drop=True))
 
 
 def test_densities_of_their_own_are_turned_to_the_same_place(stimulus, store):
@@ -201,6 +215,11 @@ def test_densities_of_their_own_are_turned_to_the_same_place(stimulus, store):
     ({"about": [0.0, 0.0], "angles": [0.0, 1.0]}, "whole grid"),
     ({"parts": "half"}, "did you mean 'halves'"),
     ({"lags": [0.0]}, "lags must be a number above 0"),
+    ({"parts": {"all": [0, 1]}}, "other names than 'all'"),
+    ({"parts": {"few": [True, False]}}, r"parts\['few'\] must be indices from 0 to 119, or 120 of True and False"),
+    ({"directions": 2.5}, "directions must be a whole number"),
+    ({"delta": 2 * np.pi, "estimators": ["direct"]}, "delta must be a number above 0 and below 3.14159"),
+    ({"about": xr.DataArray([0.0, 0.0], {"replicate": [1, 2]})}, "whole steps"),
 ])  # fmt: skip
 def test_a_bad_argument_of_the_spine_meets_a_sentence(stimulus, store, options, said):
     with pytest.raises(ValueError, match=said):
@@ -216,6 +235,13 @@ def test_the_structure_function_is_the_mean_square_of_the_increments(stimulus, s
     here = found.sel(stage="focused", split="test", layer="output").transpose("lag", "part", "replicate", ...)
     assert np.allclose(here.structure_function.sel(part=["A", "B"]), (d**2).mean("angle"))
     assert np.allclose(here.cross_structure.transpose("lag", ...), d.prod("part").mean("angle"))
+
+
+def test_as_many_faces_are_shown_as_the_smallest_split_of_any_fold_has(stimulus, store):
+    parts = {"train": (np.arange(200), np.arange(200, 400)), "test": (np.arange(200, 400), np.arange(160))}
+    uneven = fb.Stimulus(stimulus.faces.with_splits(parts))
+    for replicate in (0, 1):
+        assert measure(uneven, store, replicates=[replicate], estimators=[]).n_faces == 160
 
 
 def test_wide_layers_are_measured_on_random_directions(stimulus, store):
@@ -237,8 +263,11 @@ def test_a_failing_condition_is_named_and_values_are_checked_before_any_is_run()
 
     with pytest.raises(ValueError, match="a = 1: too few"):
         fb.sweep(condition, {"a": [1]})
-    with pytest.raises(ValueError, match="different numbers or texts"):
-        fb.sweep(condition, {"a": [1, 1]})
+    for values in ([1, 1], "relu", [1, "relu"], [np.nan], [[60, 20], [30]]):
+        with pytest.raises(ValueError, match="different numbers or texts"):
+            fb.sweep(condition, {"a": values})
+    with pytest.raises(ValueError, match="what a sweep's condition returns along a can't be joined"):
+        fb.sweep(lambda a: xr.Dataset(coords={"replicate": range(a)}), {"a": [1, 2]})
 
 
 def test_a_second_task_has_an_accuracy_which_training_raises(tmp_path):

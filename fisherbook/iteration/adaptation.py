@@ -5,6 +5,7 @@ A *measure* is whatever answers a density with curves: networks trained on it (`
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,22 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import angles as circle
 from .. import checks, results
-from ..statistics.estimates import Estimate, jackknife, over_replicates
+from ..statistics.estimates import Estimate, _finite, jackknife, over_replicates
 from ..store import Store, default_store, digest
-from .schemes import SCHEMES, Array, band, by_scale, coefficients, degenerate, normalised
+from .schemes import SCHEMES, Array, band, by_scale, coefficients, degenerate, first_scales, normalised
 
 Measure = Callable[[Array], Array]
 
 
 def adapt(
-    measure: Measure,
-    scheme: str,
-    starts: ArrayLike,
-    iterations: int,
-    target: ArrayLike | None = None,
-    store: Store | None = None,
-    **options: Any,
-) -> xr.Dataset:
+    measure: Measure, scheme: str, starts: ArrayLike, iterations: int, target: ArrayLike | None = None,
+    store: Store | None = None, **options: Any,
+) -> xr.Dataset:  # fmt: skip
     """Iterate towards the density under which information is uniform, or √F has the shape of a target.
 
     Parameters
@@ -64,13 +60,20 @@ def adapt(
         If no replicate of a chain has a finite curve.
     """
     step = functools.partial(SCHEMES[checks.one_of("scheme", scheme, SCHEMES)], **options)
-    starts = np.asarray(starts, np.float64)
-    checks.shape("starts", starts.shape, "chain", "angle")
-    wanted = np.zeros(starts.shape[1]) if target is None else np.log(np.asarray(target, np.float64))
+    for name in options:
+        checks.one_of(f"an option of {scheme}", name, list(inspect.signature(step.func).parameters)[4:])
+    starts = _finite(np.maximum(starts, -1e9), "chain", "angle")  # a density may be 0 somewhere
+    wanted = np.ones(starts.shape[1]) if target is None else _finite(target, "angle")
+    checks.same_length(target=len(wanted), starts=starts.shape[1])
+    wanted = np.log([checks.number("target", value, above=0) for value in wanted])
     log_density, clipped = normalised(starts)
+    step(log_density, 0 * starts, 0 * starts, {})  # refuses what it is given before anything is measured
     state, densities, solutions, clips, measured = {}, [log_density], [log_density], [clipped], []
     for n in range(checks.whole_number("iterations", iterations)):
         curve = _measured(measure, np.stack(densities), store)
+        if curve.shape[:1] + curve.shape[2:] != starts.shape:
+            expected = f"({len(starts)} chains, replicates, {starts.shape[1]} angles)"
+            raise ValueError(f"measure must return an array of {expected}, not {curve.shape}")
         if lost := np.flatnonzero(~np.isfinite(curve).all(-1).any(-1)).tolist():
             raise RuntimeError(f"no replicate has a finite curve in iteration {n} of chains {lost}")
         log_density, state = step(log_density, *_mean(curve - wanted), state)
@@ -145,9 +148,8 @@ class Linear:
     def __call__(self, densities: Array) -> Array:
         """Return φ (chain, replicate, angle) for the last of the densities ℓ (iteration, chain, angle)."""
         away = densities[-1] - (0.0 if self.fixed_point is None else np.asarray(self.fixed_point))
-        drawn = np.random.default_rng((self.seed, len(densities))).standard_normal(
-            (len(away), self.replicates, away.shape[1])
-        )  # white: |c_k|² is 4 / angles on average
+        rng = np.random.default_rng((self.seed, len(densities)))
+        drawn = rng.standard_normal((len(away), self.replicates, away.shape[1]))  # white: mean |c_k|² is 4 / angles
         scale = np.sqrt(np.asarray(self.noise) * away.shape[1] / 4)
         answer, noise = band(away, None, by_scale(self.gain)), band(drawn, None, by_scale(scale))
         return answer[:, None] + noise
@@ -172,7 +174,8 @@ def fresh_check(final: ArrayLike, start: ArrayLike, scales: int, target: ArrayLi
     Estimate
         Of the ratio itself, its error by the jackknife over the replicates of both.
     """
-    parts = [coefficients(np.asarray(c) - target)[..., 1 : scales + 1] for c in (final, start)]
+    curves = (_finite(c, "chain", "replicate", "angle") for c in (final, start))
+    parts = [coefficients(c - target)[..., 1 : scales + 1] for c in curves]
 
     def shared(c: NDArray) -> float:
         n = len(c)
@@ -202,8 +205,9 @@ def meeting(found: xr.Dataset, scales: int | None, reference: xr.Dataset | None 
     Estimate
         Its error by the jackknife over chains.
     """
-    last = band(found.solution.values[-1], scales)
-    other = band(found.log_density.values[0] if reference is None else reference.solution.values[-1], scales)
+    last = band(_chains(found.solution, -1), scales)
+    other = band(_chains(found.log_density, 0) if reference is None else _chains(reference.solution, -1), scales)
+    checks.same_length(found=len(last), reference=len(other))
     sign = 1 if reference is None else -1
 
     def ratio(both: NDArray) -> float:
@@ -211,6 +215,10 @@ def meeting(found: xr.Dataset, scales: int | None, reference: xr.Dataset | None 
 
     both = np.stack([last, other], 1)
     return replace(jackknife(ratio, both, of="chains"), value=ratio(both))
+
+
+def _chains(values: xr.DataArray, iteration: int) -> Array:
+    return _finite(values.isel(iteration=iteration), "chain", "angle")
 
 
 def planted(found: xr.Dataset, without: xr.Dataset, gain: ArrayLike, gain_error: ArrayLike = 0.0) -> Estimate:
@@ -230,11 +238,10 @@ def planted(found: xr.Dataset, without: xr.Dataset, gain: ArrayLike, gain_error:
     Estimate
         Its error from the spread over chains and that of the gain.
     """
-    gain = np.asarray(gain, np.float64)
-    moved, wanted = (
-        coefficients(values)[..., 1 : len(gain) + 1]
-        for values in (found.solution.values[-1] - without.solution.values[-1], found.target.values)
-    )
+    gain, gain_error = first_scales(gain), first_scales(gain_error)
+    before = _chains(without.solution.reindex(chain=found.chain.values), -1)
+    shifted = _chains(found.solution, -1) - before
+    moved, wanted = (coefficients(each)[..., 1 : len(gain) + 1] for each in (shifted, found.target.values))
     expected = wanted / gain
     weight = np.abs(expected) ** 2 / (np.abs(expected) ** 2).sum()
     shift = over_replicates((moved * expected.conj()).real.sum(-1) / (np.abs(expected) ** 2).sum())

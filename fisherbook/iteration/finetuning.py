@@ -66,22 +66,20 @@ class Networks:
         checks.one_of("pretrained", self.pretrained, ["fixed", "redrawn", "chain"])
         folds = self.stimulus.faces.folds
         if self.replicates % folds or (folds > 1 and self.pretrained == "chain"):
-            raise ValueError(
-                f"{folds} folds of the faces don't go with {self.replicates} replicates, {self.pretrained!r}"
-            )
+            raise ValueError(f"{folds} folds of faces don't go with {self.replicates} replicates, {self.pretrained!r}")
 
     @property
     def key(self) -> str:
         """Digest of all that the curves depend on."""
         own = {k: v for k, v in vars(self).items() if k not in ("stimulus", "store", "device")}
-        made = made_by(
-            "iteration.finetuning", *self.network.kind.modules, device=choose_device(self.device), dtype=torch.float32
-        )
+        device = choose_device(self.device)
+        made = made_by("iteration.finetuning", *self.network.kind.modules, device=device, dtype=torch.float32)
         return digest([own | {"network": self.network.keyed}, self.stimulus.digest, made])
 
     def __call__(self, densities: Array) -> Array:
         """Return φ (chain, replicate, angle) for the last of the densities ℓ (iteration, chain, angle)."""
-        iterations, chains, _ = densities.shape
+        iterations, chains, angles = densities.shape
+        checks.same_length(densities=angles, curves=self.angles)
         shared = {"seed": self.seed, "device": self.device, "store": self.store, "progress": False}
         start = self._pretrained(chains, iterations - 1, shared)
         stages = [self._stage(n, densities[n]) for n in range(0 if self.warm else iterations - 1, iterations)]

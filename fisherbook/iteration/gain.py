@@ -24,8 +24,12 @@ def harmonics(values: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
     orders : sequence of int
         k = 1, 2, …, the new coordinate; below half the number of angles, as faster curves look like slower ones there.
     """
-    if np.min(orders) < 1 or np.max(orders) >= values.sizes["angle"] / 2:
+    size, at = values.sizes["angle"], values.angle.values
+    if np.min(orders) < 1 or np.max(orders) >= size / 2 or np.mod(orders, 1).any():
         raise ValueError(f"orders must be from 1 to below half the number of angles, not {list(orders)}")
+    steps = ((at - at[0]) * size / (2 * np.pi) + 0.5) % size
+    if not np.allclose(np.sort(steps), np.arange(size) + 0.5, atol=1e-6):
+        raise ValueError("angles must be an even grid over the whole circle, in radians")
     about = {"units": "1", "long_name": "frequency k, periods per turn"}
     k = xr.DataArray(np.asarray(orders), {"frequency": ("frequency", np.asarray(orders), about)})
     return 2 * (values * np.exp(-1j * k * values.angle)).mean("angle", skipna=False)
@@ -142,6 +146,9 @@ def predicted(
         What chains from one pre-trained network have in common, as fixed and pre-training noise are the same at every
         step; and what is each chain's own.
     """
+    labels = [np.ravel(each.frequency).tolist() for each in (gain, *noise.values()) if hasattr(each, "frequency")]
+    if any(each != labels[0] for each in labels):
+        raise ValueError(f"gain and noise must be those of the same frequencies, not of {labels}")
     drift, diffusion = np.array([amplification(gain, n, **scheme) for n in steps]).swapaxes(0, 1)
     shared = np.asarray(noise["fixed"]) + noise["pretraining"]
     return drift * shared, diffusion * np.asarray(noise["fresh"]) / replicates

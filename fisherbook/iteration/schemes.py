@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import angles as circle
+from .. import checks
 
 Array = NDArray[np.float64]
 State = Mapping[str, Any]
@@ -101,14 +102,23 @@ def band(curve: ArrayLike, scales: int | None, weight: Callable[[Array], Array] 
     """Return the frequencies k = 1 … `scales` of curves (..., angle), each times `weight(k)`; the mean is left out."""
     curve = np.asarray(curve, np.float64)
     k = np.arange(curve.shape[-1] // 2 + 1)
-    factor = np.where((k > 0) & (k <= (scales or k[-1])), 1.0, 0.0) * (1.0 if weight is None else weight(k))
+    last = k[-1] if scales is None else checks.whole_number("scales", scales)
+    factor = np.where((k > 0) & (k <= last), 1.0, 0.0) * (1.0 if weight is None else weight(k))
     return np.fft.irfft(np.fft.rfft(curve) * factor, curve.shape[-1])
 
 
 def by_scale(values: ArrayLike) -> Callable[[Array], Array]:
     """Return the function of the frequency k that has the given values at k = 1, 2, …, and 0 elsewhere."""
-    known = np.concatenate([[0.0], np.nan_to_num(np.asarray(values, np.float64)), [0.0]])
+    known = np.concatenate([[0.0], np.nan_to_num(first_scales(values)), [0.0]])
     return lambda k: known[np.minimum(k, len(known) - 1)]
+
+
+def first_scales(values: Any) -> Array:
+    """Return what is known of the frequencies k = 1, 2, … as an array; labels that say otherwise are refused."""
+    k = np.ravel(values.frequency).tolist() if "frequency" in getattr(values, "coords", ()) else []
+    if k != list(range(1, len(k) + 1)):
+        raise ValueError(f"values must be those of the frequencies 1, 2, … without a gap, not of {k}")
+    return np.asarray(values, np.float64)
 
 
 def coefficients(curve: ArrayLike) -> NDArray[np.complex128]:

@@ -186,15 +186,9 @@ def versions() -> dict[str, str]:
 
 
 def _execute(
-    root: Path,
-    executed: Path,
-    copy: Path,
-    profile: str,
-    values: Values,
-    after: Sequence[Run] = (),
-    published: Path | None = None,
-    fresh: bool = False,
-) -> list[Run]:
+    root: Path, executed: Path, copy: Path, profile: str, values: Values, after: Sequence[Run] = (),
+    published: Path | None = None, fresh: bool = False,
+) -> list[Run]:  # fmt: skip
     """Execute those notebooks that have changed, side by side, and put all of them into the book's copy.
 
     What a notebook keeps is taken from the folder `published`, unless it is to be `fresh`, and left there.
@@ -341,9 +335,7 @@ def _kernels(count: int, kept: Path) -> Iterator[int]:
         os.environ.update(before)
 
 
-def _papermill(
-    source: Path, target: Path, folder: Path, values: Mapping[str, Any], progress: Callable[[], Any]
-) -> None:
+def _papermill(source: Path, target: Path, folder: Path, values: Mapping[str, Any], progress: Callable) -> None:
     """Execute one notebook with `folder` as its working directory; a failure is told in a few lines."""
     import papermill
     from nbclient.exceptions import DeadKernelError

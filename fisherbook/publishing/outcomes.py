@@ -45,6 +45,7 @@ def outcome(name: str, root: Path | None = None) -> Outcome:
     if path.exists():
         nearest = (list(folder.glob(f"results/*/{OUTCOME}")) for folder in (path, *path.parents[:4]))
         files = next(filter(None, nearest), [])
+        files = [file for file in files if len(files) == 1 or file.parent.name in (path.stem, path.parent.name)]
     else:
         profile, _, notebook = name.partition("/")
         parts = (root / "data", root / "_build" / "executed" / profile)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -54,17 +53,20 @@ class Faces:
         inside = single and seen.min(initial=0) >= 0 and seen.max(initial=0) <= 1
         if not seen.size or seen.shape[2] != seen.shape[3] or not (inside or seen.dtype == np.uint8):
             raise ValueError(f"images must be squares of float32 in [0, 1], or uint8, not {seen.dtype} {seen.shape}")
-        known = {name: getattr(self, name) for name in ("identity", "attributes", "noise")}
-        checks.same_length(images=len(self), **{name: len(each) for name, each in known.items() if each is not None})
-        if self.identity is not None and pd.isna(self.identity).any():
+        known = {n: np.asarray(v) for n in ("identity", "attributes", "noise") if (v := getattr(self, n)) is not None}
+        checks.same_length(images=len(self), **{name: len(each) for name, each in known.items()})
+        who, has = (known.get(name, np.zeros(1)) for name in ("identity", "attributes"))
+        if np.ma.is_masked(self.identity) or pd.isna(who).any():
             raise ValueError("identity must say of each face whom it shows, and some are missing")
-        chosen = {
-            name: tuple(checks.positions(f"parts[{name!r}]", part, len(self)) for part in folds)
-            for name, folds in self.parts.items()
-        }
-        object.__setattr__(self, "parts", chosen)
+        if np.ma.is_masked(self.attributes) or not (np.isnan(has) | (has == 0) | (has == 1)).all():
+            raise ValueError("attributes must be 1 (has it), 0 (has it not) or NaN (unknown)")
+        chosen: dict[str, tuple] = {}
+        for name, folds in self.parts.items():
+            chosen[name] = tuple(checks.positions(f"parts[{name!r}]", fold, len(self)) for fold in folds)
+        checks.same_length(**{name: len(folds) for name, folds in chosen.items()})
+        vars(self).update(known, parts=chosen)
 
-    @cached_property
+    @property
     def digest(self) -> str:  # noqa: D102
         return store.digest({part.name: getattr(self, part.name) for part in fields(self) if part.name != "source"})
 

@@ -172,9 +172,7 @@ def _split(faces: Faces, split_by: str | None, parts: Mapping[str, float], folds
 
 def _noise(images: NDArray[np.float32], deviation: float, seed: int) -> NDArray[np.float32]:
     if images.dtype != np.float32:
-        raise ValueError(
-            f"noise must be drawn in memory, which {len(images)} images of this size don't fit; set a limit"
-        )
+        raise ValueError(f"noise must be drawn in memory, which {len(images)} of these images don't fit; set a limit")
     return np.random.default_rng(seed).standard_normal(images.shape, np.float32) * np.float32(deviation)
 
 
@@ -293,9 +291,7 @@ def _load_files(
     return Faces(images, path.name, identity, table, columns)
 
 
-def _people(
-    names: list[str], people: str | Mapping[str, Any] | None
-) -> tuple[list[str], NDArray[np.int64] | None, list[str]]:
+def _people(names: list[str], people: Any) -> tuple[list[str], NDArray[np.int64] | None, list[str]]:
     """Return the images of which it is known whom they show, whom (None if of none), and what is said of it."""
     if isinstance(people, Mapping | pd.Series):
         said = {(_plain(str(name)), _person(person)) for name, person in people.items()}
@@ -317,7 +313,9 @@ def _people(
 
     def told_by(rule: str | Mapping[str, Any]) -> list[Any]:
         if isinstance(rule, Mapping):
-            return [rule.get(name, rule.get(posixpath.basename(name))) for name in names]
+            short = [posixpath.basename(name) for name in names]
+            once = {name for name, count in Counter(short).items() if count == 1}  # others tell no images apart
+            return [rule.get(name, rule.get(s) if s in once else None) for name, s in zip(names, short, strict=True)]
         found = (re.search(rule, name) for name in names)
         return [match and match[min(match.re.groups, 1)] for match in found]
 
@@ -355,7 +353,8 @@ def _load_gratings(
     _path: Path, size: int, limit: int | None, _seed: int, *,
     frequency: float = 4.0, contrast: float = 0.5,
 ) -> Faces:  # fmt: skip
-    frequency = checks.number("frequency", frequency, above=0)
+    if checks.number("frequency", frequency, above=0) > size / 2:  # it would look like a slower one
+        raise ValueError(f"frequency must be at most half the size, {size / 2:g}, not {frequency!r}")
     if not 0 < contrast <= 1:
         raise ValueError(f"contrast must be a number above 0 and at most 1, not {contrast!r}")
     x = (np.arange(size) + 0.5) / size - 0.5
@@ -454,6 +453,8 @@ def _attributes(opened: Open, said: str, names: Sequence[str]) -> tuple[NDArray[
         raise ValueError(f"attributes: {said} is no table of comma-separated numbers: {error}") from error
     if str(frame.index.name).strip().lower().endswith(SUFFIXES):
         raise ValueError(f"attributes: {said} must name the attributes in its first line, not {frame.index.name!r}")
+    if frame.index.name is None and frame.iloc[:, -1:].isna().all(axis=None):  # lines that end with a comma
+        raise ValueError(f"attributes: {said} must name each column in its first line, and have no empty last one")
     strange = np.setdiff1d(frame.to_numpy()[frame.notna()], [-1, 0, 1])
     if len(strange):
         raise ValueError(f"attributes: {said} must hold -1, 0, 1 or nothing, not {strange[0]:g}")

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import fisherbook as fb
 from fisherbook.iteration import adaptation as ad
@@ -143,6 +144,33 @@ def test_a_lost_replicate_is_left_out_and_a_lost_chain_named():
         fb.adapt(lambda densities: lossy(densities, 4), "plain", uniform_starts(2), 2)
 
 
+def test_starts_are_taken_by_their_labels_and_may_be_zero_somewhere():
+    starts = schemes.multisines(2, ANGLES)
+    starts[0, 3] = -np.inf
+    plain = fb.adapt(linear(), "plain", starts, 1)
+    turned = xr.DataArray(starts, dims=("chain", "angle")).T
+    assert plain.log_density.equals(fb.adapt(linear(), "plain", turned, 1).log_density)
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"rate": 0.1}, "an option of plain must be one of scales, not 'rate'"),
+    ({"scales": 0}, "scales must be a whole number of at least 1, not 0"),
+    ({"starts": np.full((2, ANGLES), np.nan)}, "values must be finite"),
+    ({"target": np.ones(3)}, "target has 3, starts has 64"),
+    ({"target": np.arange(64.0)}, "target must be a number above 0"),
+    ({"scheme": "newton", "gain": xr.DataArray([0.3, 0.2], {"frequency": [2, 4]})}, r"without a gap, not of \[2, 4\]"),
+])  # fmt: skip
+def test_what_an_iteration_cannot_take_is_refused_before_anything_is_measured(options, said):
+    with pytest.raises(ValueError, match=said):
+        fb.adapt(lambda _: 1 / 0, **{"scheme": "plain", "starts": uniform_starts(2), "iterations": 1} | options)
+
+
+@pytest.mark.parametrize("shape", [(2, ANGLES), (1, 3, ANGLES), (2, 3, ANGLES // 2)])
+def test_a_measure_that_returns_other_curves_is_told_so(shape):
+    with pytest.raises(ValueError, match=r"measure must return .* \(2 chains, replicates, 64 angles\), not \("):
+        fb.adapt(lambda _: np.zeros(shape), "plain", uniform_starts(2), 1)
+
+
 # The criteria of convergence
 
 
@@ -187,6 +215,8 @@ def test_the_fresh_check_has_no_bias_from_noise():
     start, final = (amount * truth + rng.standard_normal((200, 4, ANGLES)) * 0.2 for amount in (1, 0.3))
     check = ad.fresh_check(final, start, 2)
     assert abs(check.value - 0.09) < 4 * check.standard_error < 0.12
+    named = xr.DataArray(final, dims=("chain", "replicate", "angle")).transpose("replicate", ...)
+    assert ad.fresh_check(named, start, 2) == check
 
 
 def test_meeting_compares_schemes():
@@ -194,3 +224,19 @@ def test_meeting_compares_schemes():
     slow, fast = (fb.adapt(linear(), "damped", starts, 5, rate=rate) for rate in (0.1, 1.0))
     wider = ad.meeting(fast, None, slow)
     assert wider.interval()[0] > np.log(2) and wider.of == "chains"
+    turned = fast.transpose("angle", "chain", "iteration", "replicate")
+    assert ad.meeting(turned, None, slow.transpose("chain", ...)) == wider
+    with pytest.raises(ValueError, match=r"values must have the dimensions \(chain, angle\)"):
+        ad.meeting(xr.concat([slow, fast], "rate"), None)
+    with pytest.raises(ValueError, match="found has 6, reference has 5"):
+        ad.meeting(fast, None, slow.isel(chain=slice(5)))
+
+
+def test_a_planted_shift_is_found_whatever_the_order_of_chains_and_gains_must_be_those_of_the_first_frequencies():
+    starts, target = schemes.multisines(6, ANGLES), np.exp(0.1 * np.cos(2 * AT + 0.5))
+    moved, still = (fb.adapt(linear(3e-3), "newton", starts, 4, target=t, gain=GAIN) for t in (target, None))
+    shift = ad.planted(moved, still, GAIN)
+    assert ad.planted(moved, still.isel(chain=[3, 1, 0, 2, 5, 4]), GAIN) == shift
+    assert ad.planted(moved, still, xr.DataArray(list(GAIN), {"frequency": [1, 2, 3, 4]})) == shift
+    with pytest.raises(ValueError, match=r"without a gap, not of \[1, 2, 4\]"):
+        ad.planted(moved, still, xr.DataArray(list(GAIN[:3]), {"frequency": [1, 2, 4]}))

@@ -74,6 +74,8 @@ def test_variants_run_and_differ(store, options):
 def test_chains_with_a_pretrained_network_of_their_own_need_one_fold(store):
     with pytest.raises(ValueError, match="folds"):
         networks(store, pretrained="chain")
+    with pytest.raises(ValueError, match="densities has 16, curves has 32"):
+        networks(store)(schemes.multisines(2, 16)[None])
 
 
 @pytest.mark.filterwarnings("ignore:.*counts as absent")  # what was half-written when it was killed

@@ -82,12 +82,27 @@ def test_a_single_noiseless_frequency_has_its_gain_exactly():
     np.testing.assert_allclose(gain.harmonics(drive, [1]), [0.3 * np.exp(0.7j)])
 
 
-@pytest.mark.parametrize("orders", [[1, 6], [7], [0, 1]])
+@pytest.mark.parametrize("orders", [[1, 6], [7], [0, 1], [1.5]])
 def test_frequencies_that_the_grid_does_not_tell_apart_are_refused(orders):
     curve = xr.DataArray(np.cos(5 * fb.grid(12)), {"angle": fb.grid(12)})
     np.testing.assert_allclose(gain.harmonics(curve, range(1, 6)), [0, 0, 0, 0, 1], atol=1e-12)
     with pytest.raises(ValueError, match="from 1 to below half the number of angles, not"):
         gain.harmonics(curve, orders)
+
+
+@pytest.mark.parametrize("at", [np.linspace(0, 1, 12), np.rad2deg(fb.grid(12)), np.arange(12)])
+def test_angles_that_are_no_even_grid_over_the_circle_are_refused(at):
+    with pytest.raises(ValueError, match="angles must be an even grid over the whole circle, in radians"):
+        gain.harmonics(xr.DataArray(np.cos(at), {"angle": at}), [1])
+    mixed = np.roll(fb.grid(12), 5)[::-1] + 0.1
+    np.testing.assert_allclose(gain.harmonics(xr.DataArray(np.cos(mixed), {"angle": mixed}), [1]), [1])
+
+
+def test_gain_and_noise_of_other_frequencies_are_refused():
+    known = xr.DataArray(G, {"frequency": [1, 2, 3, 4]})
+    assert np.array_equal(gain.predicted(known, PARTS, [3]), gain.predicted(G, PARTS, [3]))
+    with pytest.raises(ValueError, match="gain and noise must be those of the same frequencies"):
+        gain.predicted(known, {n: xr.DataArray(v, {"frequency": [2, 3, 4, 5]}) for n, v in PARTS.items()}, [3])
 
 
 def test_what_is_not_known_has_no_harmonics_no_gain_and_no_amplification():

@@ -449,3 +449,17 @@ def test_a_parameter_is_shown_on_a_line_of_its_own_and_never_does_anything(text)
     shown = outcomes.inert(text)
     assert not set("<>\"'\n\r\x0b\x0c\x1c\x85\u2028") & set(shown)
     assert html.unescape(shown) == " ".join(text.split())
+
+
+def test_a_folder_of_results_is_its_own_notebooks_and_no_others(tmp_path):
+    for name in ("first", "second", "third"):
+        folder = tmp_path / "results" / name
+        folder.mkdir(parents=True)
+        (folder / outcomes.OUTCOME).write_text(
+            json.dumps({"notebook": name, "profile": "quick", "parameters": {}, "findings": []})
+        )
+        (tmp_path / f"{name}.ipynb").touch()
+    for place in ("results/second", f"results/second/{outcomes.OUTCOME}", "second.ipynb"):
+        assert outcomes.outcome(str(tmp_path / place), tmp_path).notebook == "second"
+    with pytest.raises(ValueError, match=r"there is no run .*: give a page"):
+        outcomes.outcome(str(tmp_path / "results"), tmp_path)

@@ -153,6 +153,15 @@ def test_digest_follows_from_what_faces_are_however_they_were_made(rng):
     ]  # fmt: skip
     assert len({faces.digest, *(other.digest for other in others)}) == 7
     assert Faces(images.copy(), "elsewhere").digest == faces.digest
+    images[0] = 0.5  # in place: other images, which are measured anew
+    assert faces.digest == Faces(images.copy(), "made").digest
+
+
+def test_what_is_known_of_faces_goes_by_their_place_whatever_labels_a_table_has():
+    images, told = np.zeros((4, 1, 8, 8), np.float32), pd.Series([0, 0, 1, 1], [3, 1, 0, 2])
+    faces = Faces(images, "made", told, told.to_frame())
+    assert faces.split(None).tolist() == [0, 1, 2, 3]
+    assert faces.identity[[0, 3]].tolist() == faces.attributes[[0, 3], 0].tolist() == [0, 1]
 
 
 def test_faces_that_do_not_agree_with_what_is_known_of_them_meet_a_sentence():
@@ -161,6 +170,12 @@ def test_faces_that_do_not_agree_with_what_is_known_of_them_meet_a_sentence():
         Faces(images, "made", np.arange(2))
     with pytest.raises(ValueError, match="identity must say of each face whom it shows, and some are missing"):
         Faces(images, "made", np.array([0, 1, np.nan]))
+    with pytest.raises(ValueError, match="some are missing"):
+        Faces(images, "made", np.ma.array([0, 1, 2], mask=[True, False, False]))
+    with pytest.raises(ValueError, match=r"attributes must be 1 \(has it\), 0 \(has it not\) or NaN"):
+        Faces(images, "made", attributes=np.array([[1], [-1], [1]]))
+    with pytest.raises(ValueError, match="equal lengths, but train has 2, test has 1"):
+        Faces(images, "made", parts={"train": ([0], [1]), "test": ([2],)})
     with pytest.raises(ValueError, match=r"parts\['test'\] must be indices from 0 to 2, or 3 of True and False"):
         Faces(images, "made", parts={"test": (np.array([0, -1]),)})
     mask = Faces(images, "made", parts={"test": (np.array([False, True, True]),)})
@@ -463,6 +478,14 @@ def test_people_of_a_mapping_are_one_where_their_names_are_the_same_but_for_how_
         load_faces(tmp_path, 8, people=pd.Series(["Ada", "Bo"], ["0.png", "./0.png"]))
 
 
+def test_a_name_that_several_folders_have_says_of_none_of_its_images_whom_they_show(tmp_path):
+    for name in ("one/0.png", "two/0.png", "two/1.png", "two/2.png"):
+        save(tmp_path / name)
+    with pytest.warns(UserWarning, match=r"2 of 4 images, for nobody says whom they show: one/0.png, two/0.png"):
+        faces = load_faces(tmp_path, 8, people={"0.png": "Ada", "1.png": "Bo", "2.png": "Cy"})
+    assert faces.identity.tolist() == [0, 1]
+
+
 def test_images_in_whose_name_a_pattern_finds_nothing_are_left_out_and_counted(tmp_path):
     for name in ("ada1.png", "bo1.png", "1.png"):
         save(tmp_path / name)
@@ -614,6 +637,7 @@ def test_attributes_tell_equal_names_in_different_folders_apart(tmp_path):
         ("file,Happy\nada0.png,yes\n", "is no table of comma-separated numbers: .* 'yes'"),
         ("file,Happy\nada0.png,1\nada1.png,1,1,1\n", "is no table of comma-separated numbers"),
         ("", "is no table of comma-separated numbers"),
+        ("file,Happy,Young\nada0.png,1,0,\nada1.png,1,1,\n", "must name each column in its first line"),
         ("file,Happy\nada0.png,2\n", "must hold -1, 0, 1 or nothing, not 2"),
         ("file,Happy\nnobody.png,1\n", "must list each image once, and at least one of the images here"),
         ("file,Happy\nada0.png,1\nada0.png,0\n", "must list each image once"),
@@ -807,6 +831,7 @@ def test_words_of_other_packages_are_not_told(folder, tmp_path):
     for source, options, sentence in (
         (folder, {"attributes": 3}, "no file '3'"),
         ("~nobody_at_all/faces", {}, "source must be an existing folder or zip archive"),
+        ("gratings", {"frequency": 40}, "frequency must be at most half the size, 32, not 40"),
         ("orl", {"noise": np.inf}, "noise must be a number above 0, not inf"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=sentence):
