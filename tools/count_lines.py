@@ -6,7 +6,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-LIMIT = 8302  # the aim is 4,900: input of any shape, modules of any kind and what readers can do wrong took far more
+LIMIT = 8300  # the aim is 4,900: input of any shape, modules of any kind and what readers can do wrong took far more
 _LAYOUT = {
     tokenize.COMMENT,
     tokenize.NL,

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from .. import checks
+from ..statistics.curves import _whole_grid
 
 
 def harmonics(values: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
@@ -24,15 +25,12 @@ def harmonics(values: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
     orders : sequence of int
         k = 1, 2, …, the new coordinate; below half the number of angles, as faster curves look like slower ones there.
     """
-    size, at = values.sizes["angle"], values.angle.values
-    if np.min(orders) < 1 or np.max(orders) >= size / 2 or np.mod(orders, 1).any():
+    at = xr.DataArray(_whole_grid(values), dims="angle")
+    if np.min(orders) < 1 or np.max(orders) >= at.size / 2 or np.mod(orders, 1).any():
         raise ValueError(f"orders must be from 1 to below half the number of angles, not {list(orders)}")
-    steps = ((at - at[0]) * size / (2 * np.pi) + 0.5) % size
-    if not np.allclose(np.sort(steps), np.arange(size) + 0.5, atol=1e-6):
-        raise ValueError("angles must be an even grid over the whole circle, in radians")
     about = {"units": "1", "long_name": "frequency k, periods per turn"}
     k = xr.DataArray(np.asarray(orders), {"frequency": ("frequency", np.asarray(orders), about)})
-    return 2 * (values * np.exp(-1j * k * values.angle)).mean("angle", skipna=False)
+    return 2 * (values * np.exp(-1j * k * at)).mean("angle", skipna=False)
 
 
 def response(curves: xr.DataArray, densities: xr.DataArray, orders: Sequence[int]) -> xr.DataArray:
