@@ -1,5 +1,6 @@
 """The sentences of a page follow its numbers: given results of the opposite sign, they say the opposite."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -63,6 +64,22 @@ def test_an_answer_says_the_opposite_of_the_opposite_results(path, monkeypatch):
         assert open_[1]["relation"] == "not settled" or open_[1]["relation"].startswith("our ")
     for text, _, _ in (holds, fails, open_):
         assert "**We find:**" in text and "{" not in text
+
+
+@pytest.mark.parametrize("path", ANSWERED, ids=lambda path: path.stem)
+def test_an_answer_is_short_enough_whatever_mix_of_verdicts_its_claims_get(path, monkeypatch):
+    asked = {}
+    with monkeypatch.context() as patched:
+        patched.setattr(findings, "answer", lambda found, **options: asked.update(options, found=found))
+        with pytest.raises(KeyError, match="answer"):  # nothing is glued
+            answered(path, "holds", patched)
+    monkeypatch.setattr("myst_nb.glue", lambda *_args, **_options: None)
+    made = [finding.claim for finding in asked.pop("found")]
+    why = asked.get("why", {})
+    told = dict.fromkeys([*asked["find"], *(why if isinstance(why, dict) else ())])
+    for mix in itertools.product(SIDES, repeat=len(told)):
+        verdicts = dict(zip(made, itertools.cycle(SIDES))) | dict(zip(told, mix, strict=True))  # the others' vary
+        findings.answer(findings.judge({claim: estimate(claim, verdicts[claim]) for claim in made}), **asked)
 
 
 @pytest.mark.parametrize("path", ANSWERED, ids=lambda path: path.stem)
